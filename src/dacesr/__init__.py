@@ -1,0 +1,21 @@
+"""Upscale real photographs with DACESR (arXiv 2602.23890).
+
+`from dacesr import Upscaler` is the whole public surface most users need; torch is imported on first use only.
+"""
+
+from importlib import metadata as _metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dacesr.inference import Upscaler as Upscaler
+
+__all__ = ["Upscaler", "__version__"]
+__version__ = _metadata.version("dacesr")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Upscaler":
+        from dacesr.inference import Upscaler
+
+        return Upscaler
+    raise AttributeError(f"module 'dacesr' has no attribute {name!r}")

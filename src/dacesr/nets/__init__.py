@@ -1,0 +1,1 @@
+"""Networks: plain modules that take tensors and parts, and never read files."""
