@@ -1,17 +1,28 @@
-"""Selective scan of Mamba-1 (Gu and Dao 2023, arXiv 2312.00752, Eq. 2 and Algorithm 2).
+"""Selective scan of Mamba-1 (Gu and Dao 2023, arXiv 2312.00752, Eq. 2 and Algorithm 2), behind one function.
 
 For every channel d and state n, over tokens t:
 
     dt_t = softplus(delta_t + delta_bias)                      (softplus if asked for)
-    h_t  = exp(dt_t * A) * h_(t-1) + dt_t * B_t * u_t           h_(-1) = 0
+    h_t  = exp(dt_t * A) * h_(t-1) + dt_t * B_t * u_t          h_(-1) = 0
     y_t  = sum_n C_t * h_t + D * u_t
     out  = y_t * silu(z_t)                                     (if z is given)
 
-Letters: b batch, d channels, l tokens, n states.
+Letters: b batch, d channels, l tokens, n states. Backends: `reference` (this file: the loop above, to read and to test
+against), `chunked` (PyTorch operations in bounded memory, any device), `native` (C++, CPU).
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from dacesr.nets.scan_chunked import selective_scan_chunked
+
+try:
+    from dacesr.nets import scan_native
+except ImportError:  # installed without the compiled extension
+    scan_native = None
 
 
 def selective_scan_reference(
@@ -25,31 +36,104 @@ def selective_scan_reference(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The plain time loop: any dtype, any device, differentiable; arithmetic in fp32 at least."""
-    dtype = u.dtype
-    work = A.dtype if A.is_floating_point() and A.dtype.itemsize >= 4 else u.float().dtype
-    u_, dt, B_, C_ = (x.to(work) for x in (u, delta, B, C))
+    """The plain time loop: any dtype, any device, differentiable; arithmetic in fp32, or fp64 where A is."""
+    work = torch.promote_types(A.dtype, torch.float32)
+    x, dt, A_, B_, C_ = (t.to(work) for t in (u, delta, A, B, C))
     if delta_bias is not None:
         dt = dt + delta_bias.to(work)[:, None]
     if delta_softplus:
         dt = F.softplus(dt)
-    A_ = A.to(work)
-    h = u_.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
+    h = x.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
     ys: list[Tensor] = []
     for t in range(u.shape[2]):
-        decay = (dt[:, :, t, None] * A_).exp()
-        h = decay * h + (dt[:, :, t] * u_[:, :, t])[..., None] * B_[:, None, :, t]
+        decay = torch.exp(dt[:, :, t, None] * A_)
+        h = decay * h + (dt[:, :, t] * x[:, :, t])[..., None] * B_[:, None, :, t]
         ys.append((h * C_[:, None, :, t]).sum(-1))
-    y = u_.new_zeros(u.shape) if not ys else __import__("torch").stack(ys, dim=2)
+    y = torch.stack(ys, dim=2)  # (b, d, l)
     if D is not None:
-        y = y + D.to(work)[:, None] * u_
+        y = y + D.to(work)[:, None] * x
     if z is not None:
         y = y * F.silu(z.to(work))
-    return y.to(dtype), h
+    return y.to(u.dtype), h
 
 
-def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
-                   return_last_state=False, backend="auto"):
-    """Provisional: the real dispatch replaces this within the hour."""
-    out, last = selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+_BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "chunked": selective_scan_chunked,
+    "reference": selective_scan_reference,
+}
+if scan_native is not None:
+    _BACKENDS = {"native": scan_native.selective_scan_native, **_BACKENDS}
+
+
+def available_backends() -> list[str]:
+    """Names that `selective_scan` accepts on this machine, besides `auto`; best first."""
+    return list(_BACKENDS)
+
+
+def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
+    if u.ndim != 3 or A.ndim != 2 or A.shape[0] != u.shape[1] or u.shape[2] < 1:
+        raise ValueError(f"u must be (b, d, l >= 1) and A (d, n); got {tuple(u.shape)} and {tuple(A.shape)}")
+    (b, d, l), n = u.shape, A.shape[1]
+    wanted = {"B": (b, n, l), "C": (b, n, l), "delta": (b, d, l), "z": (b, d, l), "D": (d,), "delta_bias": (d,)}
+    for name, x in rows.items():
+        if x is not None and tuple(x.shape) != wanted[name]:
+            raise ValueError(f"{name} must be {wanted[name]} to fit u {(b, d, l)} and A {(d, n)}; got {tuple(x.shape)}")
+
+
+def _why_not_native(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> str | None:
+    if scan_native is None:
+        return "the compiled extension dacesr._native is missing (reinstall dacesr with a C++ compiler at hand)"
+    if u.device.type != "cpu":
+        return f"it runs on the CPU and u is on {u.device}"
+    if A.shape[1] > scan_native.MAX_STATES:
+        return f"it takes up to {scan_native.MAX_STATES} states and A has {A.shape[1]}"
+    for x in (u, delta, A, B, C, z):
+        if x is not None and x.dtype not in scan_native.DTYPES:
+            return f"it takes float32, bfloat16 and float16 and one input is {x.dtype}"
+    return None
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Selective scan with input-dependent step, input and output maps (see the head of this file).
+
+    Args:
+        u: input (b, d, l). Fastest where the memory is (b, l, d), as in `tokens.mT`; the same for delta and z.
+        delta: step before bias and softplus (b, d, l).
+        A: state matrix, one diagonal per channel (d, n), usually negative.
+        B: input map (b, n, l). Fastest where the memory is (b, l, n); the same for C.
+        C: output map (b, n, l).
+        D: skip weight (d) or None.
+        z: gate (b, d, l) or None.
+        delta_bias: added to delta (d), or None.
+        delta_softplus: whether the step is softplus(delta + delta_bias).
+        return_last_state: also return the state after the last token.
+        backend: `auto` (the best for these inputs) or one of `available_backends()`.
+
+    Returns:
+        out (b, d, l) in u's dtype; with `return_last_state`, (out, state (b, d, n) in fp32, or fp64 where A is).
+
+    Raises:
+        ValueError: shapes that do not fit, or a backend that is unknown, missing or cannot take these inputs.
+    """
+    _check_shapes(u, A, {"delta": delta, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias})
+    obstacle = _why_not_native(u, delta, A, B, C, z) if backend in ("auto", "native") else None
+    if backend == "auto":
+        backend = "chunked" if obstacle else "native"
+    elif backend == "native" and obstacle:
+        raise ValueError(f"the native selective scan cannot be used here: {obstacle}")
+    elif backend not in _BACKENDS:
+        raise ValueError(f"unknown selective scan backend {backend!r}; available: auto, {', '.join(_BACKENDS)}")
+    out, last = _BACKENDS[backend](u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return (out, last) if return_last_state else out
