@@ -1,0 +1,89 @@
+"""Which network a set of tensors is of: recognised by their names, its hyper-parameters read from their shapes."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from dacesr.config import RestorerConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _restorer_config(shapes: Shapes) -> RestorerConfig:
+    """Hyper-parameters of a released restorer; the release's modulation, which has no tensors of its own."""
+    embed_dim = _shape(shapes, "conv_first.weight", 4)[0]
+    depths: dict[int, int] = {}  # per group
+    for name in shapes:
+        if place := re.match(r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.", name):
+            group, block = int(place[1]), int(place[2])
+            depths[group] = max(depths.get(group, 0), block + 1)
+    if max(depths) >= len(shapes):
+        raise ValueError(f"it has a group {max(depths)} and only {len(shapes)} tensors")
+    mixer = "layers.0.residual_group.blocks.0.mixer."
+    inner_dim, state_dim = _shape(shapes, mixer + "A_log", 2)
+    rank = _shape(shapes, mixer + "dt_proj.weight", 2)[1]
+    return RestorerConfig(
+        embed_dim=embed_dim,
+        depths=tuple(depths.get(group, 1) for group in range(max(depths) + 1)),
+        **_head_config(shapes),
+        group_end="1conv" if "layers.0.conv.weight" in shapes else "3conv",
+        state_dim=state_dim,
+        expand=inner_dim // embed_dim,
+        conv_taps=_shape(shapes, mixer + "conv1d.weight", 3)[2],
+        dt_rank="auto" if rank == math.ceil(embed_dim / 16) else rank,
+        modulation="release",
+    )
+
+
+def _head_config(shapes: Shapes) -> dict[str, Any]:
+    """The head, its width and the scale."""
+    if "conv_before_upsample.0.weight" not in shapes:
+        return {"head": "pixelshuffledirect", "scale": math.isqrt(_shape(shapes, "upsample.0.weight", 4)[0] // 3)}
+    head_dim = _shape(shapes, "conv_before_upsample.0.weight", 4)[0]
+    if "conv_hr.weight" in shapes:
+        scale = 4 if "conv_up2.weight" in shapes else 2 if "conv_up1.weight" in shapes else 1
+        return {"head": "nearest+conv", "head_dim": head_dim, "scale": scale}
+    steps = [shape for name, shape in shapes.items() if re.fullmatch(r"upsample\.\d+\.weight", name)]
+    return {
+        "head": "pixelshuffle",
+        "head_dim": head_dim,
+        "scale": math.prod(math.isqrt(step[0] // head_dim) for step in steps),
+    }
+
+
+def _shape(shapes: Shapes, name: str, ndim: int) -> tuple[int, ...]:
+    if name not in shapes:
+        raise ValueError(f"it lacks {name}")
+    if len(shapes[name]) != ndim or 0 in shapes[name]:
+        raise ValueError(f"its {name} has the shape {shapes[name]}, which should have {ndim} sides, none of them 0")
+    return shapes[name]
+
+
+class Architecture(NamedTuple):
+    """A kind of network: how it is called, and a regular expression that matches the name of one of its tensors."""
+
+    name: str
+    mark: str
+    config: Callable[[Shapes], RestorerConfig] | None  # reads the hyper-parameters; None: known by name only
+
+
+ARCHITECTURES = (
+    Architecture("restorer", r"layers\.\d+\.residual_group\.blocks\.\d+\.mixer\.A_log", _restorer_config),
+    Architecture("RLFN", r"block_1\.c1_r\.weight", None),
+    Architecture("RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", None),
+    Architecture("EDSR or SRResNet", r"body\.0\.(body\.0|conv1)\.weight", None),
+    Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", None),
+    Architecture("RAM tagger", r"(tagging_head|vision_multi)\..*", None),
+    Architecture("SwinIR or HAT", r"layers\.0\.residual_group\..*relative_position_bias_table", None),
+    Architecture("VGG or AlexNet", r"features\.0\.weight", None),
+)
+
+
+def detect(names: Iterable[str]) -> Architecture | None:
+    """The first architecture that a tensor's name speaks for."""
+    listed = list(names)
+    for architecture in ARCHITECTURES:
+        if any(re.fullmatch(architecture.mark, name) for name in listed):
+            return architecture
+    return None

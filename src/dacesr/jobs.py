@@ -1,0 +1,154 @@
+"""From what a user names to a list of jobs: which picture becomes which file. Only paths; nothing is decoded."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dacesr.formats import FORMATS, format_of
+
+STREAM = "-"  # standard input or standard output
+EXTENSIONS = frozenset(extension for format in FORMATS.values() for extension in format.extensions)
+
+
+class JobError(ValueError):
+    """The call cannot be carried out as it stands; the sentence names the input or output."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make: `source` None is standard input, `target` None standard output."""
+
+    source: Path | None
+    target: Path | None
+    extension: str | None  # of the target; None: that of the picture's format
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.source) if self.source else "standard input"
+
+
+def plan_jobs(
+    inputs: Iterable[str],
+    output: str,
+    *,
+    suffix: str = "_x4",
+    extension: str | None = None,
+    recursive: bool = False,
+) -> list[Job]:
+    """Name an output for every input.
+
+    Files in a folder are taken if they end like a picture; with `recursive` those of its subfolders too, and the tree is
+    kept. What lies in the output folder is left alone. The output is a folder, unless there is one input that is no
+    folder and the output ends like a picture and is no folder yet.
+
+    Args:
+        inputs: Files, folders, or `-`.
+        output: Folder, file, or `-`.
+        suffix: Put between stem and extension of every name in a folder.
+        extension: Of the outputs, such as `png` or `.png`; that of the input unless given.
+        recursive: Look into subfolders.
+
+    Raises:
+        JobError: Nothing to do, `-` used twice or beside others, two inputs with one output, or an output that is an
+            input.
+    """
+    named = list(dict.fromkeys(inputs))
+    ending = _extension(extension)
+    if STREAM in named or output == STREAM:
+        return [_streaming_job(named, output, suffix, ending)]
+    if len(named) == 1 and not Path(named[0]).is_dir() and _is_file_name(output):
+        jobs = [_file_job(Path(named[0]), output, ending)]
+    else:
+        folder = Path(output)
+        if folder.exists() and not folder.is_dir():
+            raise JobError(f"{output} is a file, and several pictures need a folder")
+        found = (pair for name in named for pair in _pictures(Path(name), folder, recursive))
+        jobs = [Job(source, folder / where / _named(source, suffix, ending), ending) for source, where in found]
+    if not jobs:
+        raise JobError(f"there is no picture in {', '.join(named)}" + ("" if recursive else " (see --recursive)"))
+    _check_collisions(jobs)
+    return jobs
+
+
+def _extension(extension: str | None) -> str | None:
+    if extension is None:
+        return None
+    ending = "." + extension.lower().lstrip(".")
+    if ending not in EXTENSIONS:
+        raise JobError(f"pictures cannot be written as {ending}; known: {', '.join(sorted(EXTENSIONS))}")
+    return ending
+
+
+def _is_file_name(output: str) -> bool:
+    ends_in_slash = output.endswith(("/", os.sep))
+    return not ends_in_slash and Path(output).suffix.lower() in EXTENSIONS and not Path(output).is_dir()
+
+
+def _named(source: Path, suffix: str, ending: str | None) -> str:
+    known = source.suffix.lower() in EXTENSIONS
+    stem = source.stem if known else source.name
+    return f"{stem}{suffix}{ending or (source.suffix if known else '')}"
+
+
+def _file_job(source: Path | None, output: str, ending: str | None) -> Job:
+    own = Path(output).suffix.lower()
+    if ending and ending != own:
+        raise JobError(f"{output} ends in {own}, but --ext asks for {ending}")
+    return Job(source, Path(output), own)
+
+
+def _streaming_job(named: list[str], output: str, suffix: str, ending: str | None) -> Job:
+    if len(named) != 1 or (named[0] != STREAM and Path(named[0]).is_dir()):
+        raise JobError("standard input and standard output (-) take one picture and no others")
+    source = None if named[0] == STREAM else Path(named[0])
+    if output == STREAM:
+        return Job(source, None, ending)
+    if _is_file_name(output):
+        return _file_job(source, output, ending)
+    return Job(source, Path(output) / f"stdin{suffix}{ending or ''}", ending)
+
+
+def _pictures(source: Path, output: Path, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    """Pictures of one input, each with the folder below the output that it goes to."""
+    if not source.is_dir():
+        yield source, Path()
+        return
+    done = output.resolve()
+    for folder, subfolders, names in os.walk(source, onerror=_unreadable):
+        here = Path(folder)
+        subfolders[:] = sorted(s for s in subfolders if recursive and (here / s).resolve() != done)
+        if here.resolve() == done:  # the folder of outputs itself, given as input: results would feed on results
+            raise JobError(f"{source} is input and output at once")
+        for name in sorted(names):
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
+                yield here / name, here.relative_to(source)
+
+
+def _unreadable(error: OSError) -> None:
+    raise JobError(f"the folder {error.filename} cannot be read: {error.strerror}")
+
+
+def _check_collisions(jobs: list[Job]) -> None:
+    sources = {job.source.resolve(): job.source for job in jobs if job.source}
+    taken: dict[Path, Job] = {}
+    for job in jobs:
+        if job.target is None:
+            continue
+        place = job.target.resolve()
+        if place in sources:
+            raise JobError(f"{job.target} is an input and would be overwritten: choose another folder or --suffix")
+        if place in taken:
+            raise JobError(f"{taken[place].name} and {job.name} would both become {job.target}")
+        taken[place] = job
+
+
+def target_format(job: Job, own: str) -> tuple[Path | None, str]:
+    """The file to write and its format (key of `FORMATS`), once the picture's own format is known."""
+    ending = job.extension or (job.target.suffix if job.target else "")
+    if ending.lower() not in EXTENSIONS:
+        ending = FORMATS[own].extensions[0]
+        target = job.target.with_name(job.target.name + ending) if job.target else None
+        return target, own
+    return job.target, format_of(Path(f"x{ending}"))

@@ -1,0 +1,40 @@
+"""How much memory may be used, and whether an error means that there was too little."""
+
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device; for the CPU, without swapping and within a container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    known = [value for value in (_available_to_system(), _left_in_container()) if value is not None]
+    return min(known, default=2 << 30)  # where nothing can be known, what any machine of today has
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of PyTorch or Python tells of too little memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    signs = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "std::bad_alloc")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+
+
+def _available_to_system() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _left_in_container() -> int | None:
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return None if limit == "max" else max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,190 @@
+"""The super-resolution network of DACESR (Fig. 3), which is DVMSR's with a modulation after each group.
+
+    x - mean -> 3x3 conv -> f;  tokens(f) -> LayerNorm -> groups (RSSB), each followed by the modulation
+    -> LayerNorm -> 3x3 conv -> + f -> head -> + mean
+
+Any picture of 1x1 and larger, any batch: there are no windows, hence no padding. Parameter names are those of the
+authors' release, so its checkpoints fit as they are. The weights decide the precision (`net.to(torch.bfloat16)`; see
+`dacesr.nets.mamba` for what stays fp32 then), but the input should stay fp32: the mean is subtracted and added in fp32,
+and the output has the dtype of the input. The network brings its tensors into channels_last memory by itself.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dacesr.config import RestorerConfig
+from dacesr.nets.mamba import (
+    ORDERS,
+    RSSB,
+    AtLeastFloat32,
+    MambaMixer,
+    Order,
+    ViMM,
+    ViMMs,
+    group_end,
+    to_image,
+    to_tokens,
+)
+from dacesr.nets.modulation import MODULATIONS, WHOLE, Affine, Window
+
+__all__ = ["HEADS", "Restorer", "RestorerConfig"]
+
+Layers = dict[str, nn.Module]
+
+
+def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _conv_before_upsample(config: RestorerConfig) -> nn.Sequential:
+    return nn.Sequential(_conv3x3(config.embed_dim, config.head_dim), nn.LeakyReLU(0.01, inplace=True))
+
+
+def _pixelshuffle(config: RestorerConfig) -> Layers:
+    """Steps of x2 (or one of x3) on `head_dim` channels, then RGB."""
+    width = config.head_dim
+    steps = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}[config.scale]
+    upsample = [layer for step in steps for layer in (_conv3x3(width, step**2 * width), nn.PixelShuffle(step))]
+    return {
+        "conv_before_upsample": _conv_before_upsample(config),
+        "upsample": nn.Sequential(*upsample),
+        "conv_last": _conv3x3(width, 3),
+    }
+
+
+def _pixelshuffledirect(config: RestorerConfig) -> Layers:
+    """One convolution to RGB for every output pixel."""
+    return {
+        "upsample": nn.Sequential(_conv3x3(config.embed_dim, 3 * config.scale**2), nn.PixelShuffle(config.scale)),
+    }
+
+
+def _nearest_conv(config: RestorerConfig) -> Layers:
+    """Steps of x2 (or one of x3) by repeating pixels, a convolution after each."""
+    width = config.head_dim
+    layers: Layers = {"conv_before_upsample": _conv_before_upsample(config)}
+    for number, step in enumerate({1: (), 2: (2,), 3: (3,), 4: (2, 2)}[config.scale], start=1):
+        layers[f"repeat{number}"] = nn.Upsample(scale_factor=step, mode="nearest")
+        layers[f"conv_up{number}"] = _conv3x3(width, width)
+        layers[f"act_up{number}"] = nn.LeakyReLU(0.2, inplace=True)
+    layers |= {"conv_hr": _conv3x3(width, width), "act_hr": nn.LeakyReLU(0.2, inplace=True)}
+    return layers | {"conv_last": _conv3x3(width, 3)}
+
+
+HEADS: dict[str, Callable[[RestorerConfig], Layers]] = {
+    "pixelshuffle": _pixelshuffle,
+    "pixelshuffledirect": _pixelshuffledirect,
+    "nearest+conv": _nearest_conv,
+}
+
+
+def _group(config: RestorerConfig, depth: int, orders: Iterator[Order]) -> RSSB:
+    """One RSSB of `depth` ViMMs that take the next walks from `orders`."""
+    blocks = [
+        ViMM(
+            mixer=MambaMixer(
+                dim=config.embed_dim,
+                inner_dim=config.inner_dim,
+                state_dim=config.state_dim,
+                conv_taps=config.conv_taps,
+                delta_rank=config.delta_rank,
+            ),
+            residual=config.block_residual,
+        )
+        for _ in range(depth)
+    ]
+    vimms = ViMMs(blocks=blocks, orders=[next(orders) for _ in blocks])
+    return RSSB(residual_group=vimms, conv=group_end(config.group_end, config.embed_dim))
+
+
+class Restorer(AtLeastFloat32):
+    """DACESR's network: RGB in [0, 1] to RGB `config.scale` times as large; the output isn't clamped."""
+
+    mean: Tensor
+
+    def __init__(self, config: RestorerConfig) -> None:
+        """Make the network of `config`, randomly initialised."""
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.rgb_mean).view(1, 3, 1, 1), persistent=False)
+        self.conv_first = _conv3x3(3, config.embed_dim)
+        self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(config.embed_dim)))
+        orders = cycle(ORDERS[config.scan_order])
+        self.layers = nn.ModuleList([_group(config, depth, orders) for depth in config.depths])
+        self.modulation = MODULATIONS[config.modulation](config)
+        self.norm_f = nn.LayerNorm(config.embed_dim)
+        self.conv_after_body = group_end(config.group_end, config.embed_dim)
+        head = HEADS[config.head](config)
+        self.head_layers = tuple(head)
+        for name, layer in head.items():
+            self.add_module(name, layer)
+        self.apply(_init_linear)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, window: Window | None = None) -> Tensor:
+        """Upscale.
+
+        Args:
+            x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
+            condition: (b, 1 + g*g, condition_dim): a global token, then a square grid; None for no modulation.
+            window: (top, left, bottom, right) of `x` within the picture the condition describes, as fractions of its
+                sides; None means `x` is the whole picture.
+
+        Returns:
+            (b, 3, scale*h, scale*w), dtype of `x`.
+
+        Raises:
+            ValueError: `x` isn't (b, 3, h, w) of at least 1x1, the condition doesn't fit the config (or the config has
+                no modulation), or the window isn't a part of the picture.
+        """
+        _check_image(x)
+        height, width = x.shape[-2:]
+        affines = self._affines(x, condition, window)
+        centred = x.to(self.mean.dtype) - self.mean
+        features = self.conv_first(centred.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
+        tokens = self.patch_embed(to_tokens(features))
+        for index, group in enumerate(self.layers):
+            tokens = group(tokens, height, width)
+            if affines is not None:
+                alpha, beta = affines[index]
+                tokens = alpha.to(tokens.dtype) * tokens + beta.to(tokens.dtype)
+        out = self.conv_after_body(to_image(self.norm_f(tokens), height, width)) + features
+        for name in self.head_layers:
+            out = self.get_submodule(name)(out)
+        if self.config.image_skip == "bilinear":
+            out = out + F.interpolate(centred, scale_factor=self.config.scale, mode="bilinear")
+        return (out + self.mean).to(x.dtype)
+
+    def _affines(self, x: Tensor, condition: Tensor | None, window: Window | None) -> Sequence[Affine] | None:
+        """What the condition does after each group; None without a condition."""
+        if condition is None:
+            return None
+        if self.modulation is None:
+            raise ValueError("this network was made with modulation 'none', so it takes no condition")
+        _check_condition(condition, x.shape[0], self.config.condition_dim)
+        window = WHOLE if window is None else window
+        top, left, bottom, right = window
+        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+            raise ValueError(f"window must be (top, left, bottom, right) within [0, 1], not {tuple(window)}")
+        return self.modulation(condition, *x.shape[-2:], window)
+
+
+def _check_image(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1:
+        raise ValueError(f"the input must be (b, 3, h, w) with no empty side, not {tuple(x.shape)}")
+
+
+def _check_condition(condition: Tensor, batch: int, dim: int) -> None:
+    shape = tuple(condition.shape)
+    if len(shape) != 3 or shape[0] != batch or shape[1] < 1 or shape[2] != dim:
+        raise ValueError(f"the condition must be ({batch}, 1 + g*g, {dim}), not {shape}")
+
+
+def _init_linear(module: nn.Module) -> None:
+    """Truncated normal weights for the linear layers, as in the release; delta's keeps Mamba's own."""
+    if type(module) is nn.Linear:
+        nn.init.trunc_normal_(module.weight, std=0.02)

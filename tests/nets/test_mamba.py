@@ -1,0 +1,209 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from dacesr.nets import mamba
+from dacesr.nets.mamba import (
+    ORDERS,
+    ROW_ORDER,
+    MambaMixer,
+    Order,
+    ViMM,
+    ViMMs,
+    causal_conv1d,
+    reorder,
+    to_image,
+    to_tokens,
+)
+
+WALKS = [Order(by_column, backward) for by_column in (False, True) for backward in (False, True)]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def make_mixer(dim=8, **changes) -> MambaMixer:
+    parts = {"dim": dim, "inner_dim": 2 * dim, "state_dim": 4, "conv_taps": 4, "delta_rank": 2} | changes
+    return MambaMixer(**parts)
+
+
+def walk(height: int, width: int, order: Order) -> list[int]:
+    """Pixel numbers (in row order) in the sequence that a walk meets them, spelled out."""
+    if order.by_column:
+        pixels = [row * width + column for column in range(width) for row in range(height)]
+    else:
+        pixels = [row * width + column for row in range(height) for column in range(width)]
+    return pixels[::-1] if order.backward else pixels
+
+
+# --- tokens and walks
+
+
+def test_tokens_and_image_are_views_of_the_same_channels_last_memory():
+    image = torch.rand(2, 6, 3, 5).contiguous(memory_format=torch.channels_last)
+    tokens = to_tokens(image)
+    assert tokens.shape == (2, 15, 6)
+    assert tokens.is_contiguous()
+    assert tokens.data_ptr() == image.data_ptr()
+    assert to_image(tokens, 3, 5).data_ptr() == image.data_ptr()
+    assert to_image(tokens, 3, 5).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(to_image(tokens, 3, 5), image)
+
+
+@pytest.mark.parametrize(("source", "target"), [*itertools.product(WALKS, WALKS)])
+@pytest.mark.parametrize("size", [(3, 5), (1, 4), (4, 1), (1, 1)])
+def test_reorder_goes_from_any_walk_to_any_other(source, target, size):
+    pixels = torch.arange(size[0] * size[1])[None, :, None]
+    start = pixels[:, walk(*size, source)]
+    assert torch.equal(reorder(start, *size, source, target), pixels[:, walk(*size, target)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(WALKS), st.sampled_from(WALKS))
+def test_reorder_there_and_back_changes_nothing(height, width, source, target):
+    tokens = torch.arange(2 * height * width * 3).view(2, height * width, 3)
+    assert torch.equal(reorder(reorder(tokens, height, width, source, target), height, width, target, source), tokens)
+
+
+def test_alternate_is_row_row_reversed_column_column_reversed():
+    assert [walk(2, 2, order) for order in ORDERS["alternate"]] == [
+        [0, 1, 2, 3],
+        [3, 2, 1, 0],
+        [0, 2, 1, 3],
+        [3, 1, 2, 0],
+    ]
+    assert ORDERS["raster"] == (ROW_ORDER,)
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_blocks_walk_in_their_orders_and_hand_back_row_order(first):
+    orders = [ORDERS["alternate"][(first + i) % 4] for i in range(3)]
+    blocks = [ViMM(mixer=make_mixer(), residual=False) for _ in orders]
+    height, width = 3, 4
+    tokens = torch.randn(2, height * width, 8)
+    expected = tokens
+    for block, order in zip(blocks, orders, strict=True):
+        pixels = walk(height, width, order)
+        out = torch.empty_like(expected)
+        out[:, pixels] = block(expected[:, pixels])
+        expected = out
+    torch.testing.assert_close(ViMMs(blocks=blocks, orders=orders)(tokens, height, width), expected)
+
+
+# --- convolution and mixer
+
+
+@pytest.mark.parametrize(("batch", "length", "taps"), [(1, 1, 4), (2, 3, 4), (3, 17, 4), (1, 9, 1), (2, 8, 7)])
+def test_causal_conv1d_is_a_conv1d_that_never_looks_ahead(batch, length, taps):
+    both = torch.randn(batch, length, 2 * 6)
+    weight, bias = torch.randn(6, 1, taps), torch.randn(6)
+    for x in both.chunk(2, dim=-1):  # strided slices, as from in_proj
+        expected = F.conv1d(F.pad(x.mT, (taps - 1, 0)), weight, bias, groups=6).mT
+        torch.testing.assert_close(causal_conv1d(x, weight, bias), expected)
+
+
+def test_a_token_sees_only_tokens_before_it():
+    mixer = make_mixer()
+    tokens = torch.randn(1, 12, 8)
+    changed = tokens.clone()
+    changed[:, 7] += 1
+    difference = (mixer(tokens) - mixer(changed)).abs().amax(dim=(0, 2))
+    assert difference[:7].max() == 0
+    assert difference[7:].min() > 0
+
+
+def test_the_mixer_is_the_recurrence_of_the_paper():
+    """Algorithm 2, one token and one channel at a time."""
+    mixer = make_mixer(dim=3).double()
+    tokens = torch.randn(1, 6, 3, dtype=torch.float64)
+    u, z = (tokens[0] @ mixer.in_proj.weight.T).chunk(2, dim=-1)
+    padded = F.pad(u, (0, 0, 3, 0))
+    taps = mixer.conv1d.weight[:, 0]
+    u = F.silu(torch.stack([(padded[t : t + 4] * taps.T).sum(0) for t in range(6)]) + mixer.conv1d.bias)
+    low_rank, B, C = (u @ mixer.x_proj.weight.T).split([2, 4, 4], dim=-1)
+    delta = F.softplus(low_rank @ mixer.dt_proj.weight.T + mixer.dt_proj.bias)
+    expected = torch.empty(6, 6, dtype=torch.float64)
+    for channel in range(6):
+        state = torch.zeros(4, dtype=torch.float64)
+        for t in range(6):
+            decay = torch.exp(-delta[t, channel] * mixer.A_log[channel].exp())
+            state = decay * state + delta[t, channel] * B[t] * u[t, channel]
+            expected[t, channel] = (C[t] @ state + mixer.D[channel] * u[t, channel]) * F.silu(z[t, channel])
+    torch.testing.assert_close(mixer(tokens)[0], expected @ mixer.out_proj.weight.T)
+
+
+def test_a_new_mixer_starts_as_mamba_does():
+    mixer = make_mixer(dim=64, delta_rank=4)
+    delta = F.softplus(mixer.dt_proj.bias)
+    assert delta.min() >= 0.99e-3
+    assert delta.max() <= 0.101
+    torch.testing.assert_close(mixer.A_log.exp()[5], torch.arange(1.0, 5.0))
+    assert mixer.dt_proj.weight.abs().max() <= 0.5
+
+
+def test_gradients_are_those_of_finite_differences():
+    mixer = make_mixer(dim=2, state_dim=2, conv_taps=3, delta_rank=1).double()
+    tokens = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+    parameters = list(mixer.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: mixer(x), (tokens, *parameters))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_the_residual_of_a_block_is_a_switch(residual):
+    block = ViMM(mixer=make_mixer(), residual=residual)
+    torch.nn.init.zeros_(block.mixer.out_proj.weight)
+    tokens = torch.randn(1, 5, 8)
+    assert torch.equal(block(tokens), tokens if residual else torch.zeros_like(tokens))
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("convert", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16()])
+def test_what_decides_the_decay_stays_fp32_bit_for_bit(convert):
+    mixer = make_mixer()
+    before = {name: value.clone() for name, value in mixer.state_dict().items()}
+    after = convert(mixer).state_dict()
+    kept = {"A_log", "D", "dt_proj.weight", "dt_proj.bias"}
+    assert {name for name, value in after.items() if value.dtype == torch.float32} == kept
+    assert all(torch.equal(after[name], before[name]) for name in kept)
+    assert all(value.dtype == torch.float64 for value in mixer.double().state_dict().values())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_scan_gets_fp32_delta_b_and_c_at_bf16(monkeypatch, autocast):
+    seen = {}
+
+    def spy(u, delta, A, B, C, D, *, z, delta_bias, delta_softplus):
+        named = {"u": u, "z": z, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
+        seen.update({name: value.dtype for name, value in named.items()})
+        assert delta_softplus
+        return u
+
+    monkeypatch.setattr(mamba, "selective_scan", spy)
+    mixer, tokens = make_mixer(), torch.randn(1, 6, 8)
+    if autocast:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert mixer(tokens).dtype == torch.bfloat16
+    else:
+        assert mixer.to(torch.bfloat16)(tokens.to(torch.bfloat16)).dtype == torch.bfloat16
+    assert {name for name, dtype in seen.items() if dtype == torch.bfloat16} == {"u", "z"}
+    assert {dtype for name, dtype in seen.items() if name not in ("u", "z")} == {torch.float32}
+
+
+def test_tokens_reach_the_scan_without_a_copy_into_another_layout(monkeypatch):
+    """(b, d, l) arguments whose memory is (b, l, d), which is what the fast scan wants."""
+
+    def spy(u, delta, A, B, C, D, *, z, **_):
+        assert all(x.stride(1) == 1 for x in (u, delta, B, C, z))
+        return u
+
+    monkeypatch.setattr(mamba, "selective_scan", spy)
+    with torch.no_grad():
+        assert make_mixer()(torch.randn(2, 6, 8)).is_contiguous()
