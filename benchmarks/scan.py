@@ -17,12 +17,11 @@ from machine import describe
 
 from dacesr.nets.scan import available_backends, selective_scan
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
-
 
 def inputs(b: int, d: int, l: int, n: int) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
-    rows = {k: torch.randn(b, l, w, generator=g).mT for k, w in zip(("u", "delta", "z", "B", "C"), (d, d, d, n, n))}
+    widths = {"u": d, "delta": d, "z": d, "B": n, "C": n}
+    rows = {k: torch.randn(b, l, w, generator=g).mT for k, w in widths.items()}
     A = -torch.arange(1.0, n + 1).expand(d, n).contiguous()
     return {**rows, "A": A, "D": torch.ones(d), "delta_bias": torch.randn(d, generator=g) - 4}
 
@@ -73,7 +72,8 @@ def main() -> None:
     report = {"machine": describe(), "shape": [1, args.channels, args.tokens, args.states], "backends": {}}
     loop = statistics.median(rows["reference"]["forward"])
     print(
-        f"{report['machine']['summary']}\n{'backend':10s} {'forward ms':>11} {'ns/element':>11} {'x reference':>12}  both/forward"
+        f"{report['machine']['summary']}\n"
+        f"{'backend':10s} {'forward ms':>11} {'ns/element':>11} {'x reference':>12}  both/forward"
     )
     for name, times in rows.items():
         ahead = statistics.median(times["forward"])

@@ -326,7 +326,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
             assert [entry.name for entry in mount.iterdir()] == ["a.png"]
             assert (mount / "a.png").read_bytes() == b"previous"
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 def test_interrupting_the_encoder_leaves_nothing(tmp_path: Path) -> None:
@@ -388,6 +388,25 @@ def test_nothing_is_said_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFi
     Image.new("RGB", (3, 3)).save(tmp_path / "a.png", icc_profile=b"no profile at all" * 20)
     write(tmp_path / "b.png", read(tmp_path / "a.png"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_are_closed_and_space_is_given_back(tmp_path: Path) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("needs /proc")
+
+    def held() -> list[str]:
+        return [link for fd in folder.iterdir() if str(tmp_path) in (link := os.path.realpath(fd))]
+
+    write(tmp_path / "a.png", torch.rand(1, 3, 50, 50))
+    picture = open_picture(tmp_path / "a.png")
+    with PictureWriter(picture, tmp_path / "b.png", format="png", width=50, height=50) as writer:
+        writer.write_rows(picture.region(0, 0, 50, 50))
+        assert any("deleted" in link for link in held())
+        writer.finish()
+    del picture, writer
+    assert held() == []
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dacesr.tiling import TilePlan, plan_axis, span_weights
 @st.composite
 def axis(draw, most=700):
     tile = draw(st.integers(1, 300))
-    return draw(st.integers(1, most)), tile, draw(st.integers(0, tile // 2))
+    return draw(st.integers(1, most)), tile, draw(st.integers(0, tile // 3))
 
 
 @settings(max_examples=400, deadline=None)
@@ -34,7 +34,7 @@ def test_every_pixel_has_weight_one(numbers, scale):
 @given(axis(most=90), axis(most=90), st.integers(1, 3))
 def test_blending_copies_of_a_picture_gives_the_picture(rows, columns, scale):
     height, width = rows[0], columns[0]
-    tile, overlap = min(rows[1], columns[1]), min(rows[2], columns[2], min(rows[1], columns[1]) // 2)
+    tile, overlap = min(rows[1], columns[1]), min(rows[2], columns[2], min(rows[1], columns[1]) // 3)
     picture = torch.rand(1, 2, height * scale, width * scale)
     plan = TilePlan(height=height, width=width, scale=scale, tile=tile, overlap=overlap)
     outputs = (picture[:, :, r.start * scale : r.end * scale, c.start * scale : c.end * scale] for r, c in plan.tiles())
@@ -47,7 +47,9 @@ def test_no_limit_is_one_tile():
     assert len(TilePlan(height=5000, width=3, scale=4, tile=0, overlap=32)) == 1
 
 
-@pytest.mark.parametrize(("numbers", "words"), [((10, 8, 5), "at most half the tile, 8"), ((0, 8, 2), "positive")])
+@pytest.mark.parametrize(
+    ("numbers", "words"), [((10, 8, 5), "at most a third of the tile, 8"), ((0, 8, 2), "positive")]
+)
 def test_impossible_numbers_are_told(numbers, words):
     with pytest.raises(ValueError, match=words):
         plan_axis(*numbers)

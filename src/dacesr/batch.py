@@ -59,6 +59,23 @@ class Result:
     warnings: list[str] = field(default_factory=list)
 
 
+class Sentences(threading.local):
+    """Collects the warnings of the picture that the calling thread works on."""
+
+    def __init__(self) -> None:
+        """Start empty, in every thread."""
+        self._said: list[str] = []
+
+    def __call__(self, sentence: str) -> None:
+        """Add one."""
+        self._said.append(sentence)
+
+    def take(self) -> list[str]:
+        """All since the last call."""
+        said, self._said = self._said, []
+        return said
+
+
 class _Stopped(Exception):
     """The user wants no more."""
 
@@ -66,8 +83,8 @@ class _Stopped(Exception):
 class Batch:
     """Runs jobs and shows progress on standard error."""
 
-    def __init__(self, upscaler: Upscaler, options: Options, *, warnings: list[str], quiet: bool = False) -> None:
-        """Take an upscaler whose warnings go to the list `warnings`, which is printed as it fills."""
+    def __init__(self, upscaler: Upscaler, options: Options, *, warnings: Sentences, quiet: bool = False) -> None:
+        """Take an upscaler that was made with `warn=warnings`."""
         self._upscaler = upscaler
         self._options = options
         self._warnings = warnings
@@ -75,7 +92,7 @@ class Batch:
         self._stop = threading.Event()
         self._say = threading.Lock()
         self._progress = Progress(
-            TextColumn("{task.description}", table_column=None),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -119,8 +136,8 @@ class Batch:
         except Exception as error:
             result.error = f"{job.name} failed in a way that should not happen ({type(error).__name__}: {error})"
         result.seconds = round(time.perf_counter() - start, 3)
+        result.warnings = self._warnings.take()
         with self._say:
-            result.warnings, self._warnings[:] = list(self._warnings), []
             for sentence in result.warnings:
                 self._console.print(f"dacesr: {sentence}", style="yellow", markup=False)
             if result.error and not self._stop.is_set():
@@ -181,6 +198,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _line(result: Result) -> str:
-    assert result.input_size and result.output_size  # set once a picture is done
-    (a, b), (c, d) = result.input_size, result.output_size
-    return f"{result.output}  {a} x {b} -> {c} x {d}  {result.seconds:.1f} s"
+    before, after = (" x ".join(map(str, size or ())) for size in (result.input_size, result.output_size))
+    return f"{result.output}  {before} -> {after}  {result.seconds:.1f} s"

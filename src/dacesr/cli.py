@@ -84,7 +84,7 @@ def upscale(
     Examples: dacesr upscale photo.jpg -o out · dacesr upscale album -r -o big --ext png · dacesr upscale a.png -o b.jpg
     --width 3840
     """
-    from dacesr.batch import Batch, Options
+    from dacesr.batch import Batch, Options, Sentences
     from dacesr.inference import Upscaler
     from dacesr.jobs import plan_jobs
 
@@ -96,10 +96,10 @@ def upscale(
         raise fail("--json and -o - both want standard output")
     if strength is not None:
         raise fail(f"--strength needs a model with two sets of weights, and {model} has one")
-    sentences: list[str] = []
+    sentences = Sentences()
     try:
         planned = plan_jobs(inputs, output, suffix=suffix, extension=ext, recursive=recursive)
-        upscaler = Upscaler.load(model, device=device, precision=precision.value, warn=sentences.append)
+        upscaler = Upscaler.load(model, device=device, precision=precision.value, warn=sentences)
         tiling = int(tile) if tile.isdecimal() else "auto"
         upscaler.tile_size(tiling, overlap)
     except ValueError as error:

@@ -27,7 +27,7 @@ CLASSIC_TIFF_LIMIT = 4_000_000_000  # bytes of pixels; the offsets of larger fil
 _SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("pngsave_target", {"compression": 6, "filter": "paeth"}),
     "jpeg": ("jpegsave_target", {"subsample_mode": "off"}),
-    "webp": ("webpsave_target", {"smart_subsample": True}),
+    "webp": ("webpsave_target", {"smart_subsample": False}),
     "tiff": ("tiffsave_target", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}),
     "avif": ("heifsave_target", {"compression": "av1", "subsample_mode": "off", "effort": 3}),
     "gif": ("gifsave_target", {"effort": 3}),

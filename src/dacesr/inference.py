@@ -132,7 +132,7 @@ class Upscaler:
         Args:
             x: Tensor (b, 3, h, w) in [0, 1]; PIL image; or uint8 or uint16 array (h, w), (h, w, 1) or (h, w, 3), RGB.
             tile: Longest side of a tile in input pixels, `auto` (from free memory) or 0 (the whole picture at once).
-            overlap: Input pixels that a tile shares with the neighbour on each side.
+            overlap: Input pixels that a tile shares with the neighbour on each side; at most a third of the tile is used.
             strength: Only for models with two sets of weights, which this one is not; leave it out.
 
         Returns:
@@ -156,7 +156,7 @@ class Upscaler:
         """The tile in input pixels that `auto`, 0 or a number stands for now.
 
         Raises:
-            ValueError: `tile` is neither, or less than twice the overlap.
+            ValueError: `tile` is neither, or the overlap is negative.
         """
         if tile != "auto" and not (isinstance(tile, int) and tile >= 0):
             raise ValueError(f"tile must be auto, 0 or a positive number of pixels; got {tile!r}")
@@ -168,9 +168,7 @@ class Upscaler:
                 budget = min(budget, TILE_BUDGET)
             itemsize = DTYPES[self.precision].itemsize
             side = math.isqrt(budget // bytes_per_pixel(self._net.config, itemsize)) // 16 * 16
-            tile = max(SMALLEST_TILE, 2 * overlap, min(LARGEST_TILE, side))
-        if 0 < tile < 2 * overlap:
-            raise ValueError(f"the tile, {tile}, must be at least twice the overlap, {overlap}")
+            tile = max(SMALLEST_TILE, 3 * overlap, min(LARGEST_TILE, side))
         return tile
 
     def upscale(
@@ -225,7 +223,11 @@ class Upscaler:
 
     def _plan(self, height: int, width: int, tile: int | str, overlap: int) -> TilePlan:
         size = self.tile_size(tile, overlap)
-        return TilePlan(height=height, width=width, scale=self.scale, tile=size, overlap=overlap)
+        return self._cut(height, width, size, overlap)
+
+    def _cut(self, height: int, width: int, tile: int, overlap: int) -> TilePlan:
+        overlap = min(overlap, tile // 3) if tile else overlap
+        return TilePlan(height=height, width=width, scale=self.scale, tile=tile, overlap=overlap)
 
     def _outputs(
         self, plan: TilePlan, region: Callable[..., Tensor], overlap: int, progress: Progress | None = None
@@ -246,14 +248,7 @@ class Upscaler:
             if longest <= SMALLEST_TILE:
                 raise UpscaleError(f"there is too little memory on {self.device} even for {longest} x {longest} pixels")
             self._warn(f"too little memory for tiles of {longest} pixels: going on with {self._tile_limit}")
-        height, width = x.shape[-2:]
-        plan = TilePlan(
-            height=height,
-            width=width,
-            scale=self.scale,
-            tile=self._tile_limit,
-            overlap=min(overlap, self._tile_limit // 4),
-        )
+        plan = self._cut(x.shape[2], x.shape[3], self._tile_limit, overlap)
         return torch.cat(list(plan.blend(self._outputs(plan, _regions_of(x), overlap))), dim=2)
 
     @torch.inference_mode()
@@ -285,7 +280,7 @@ class Upscaler:
             raise ValueError(f"a float tensor (b, 3, h, w) is needed, not {x.dtype} {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("the tensor holds values that are not numbers")
-        plan = self._plan(*x.shape[-2:], tile, overlap)
+        plan = self._plan(x.shape[2], x.shape[3], tile, overlap)
         strips = plan.blend(self._outputs(plan, _regions_of(x.float()), overlap))
         return torch.cat(list(strips), dim=2).to(x)
 

@@ -39,8 +39,8 @@ def plan_jobs(
 ) -> list[Job]:
     """Name an output for every input.
 
-    Files in a folder are taken if they end like a picture; with `recursive` those of its subfolders too, and the tree is
-    kept. What lies in the output folder is left alone. The output is a folder, unless there is one input that is no
+    Files in a folder are taken if they end like a picture; with `recursive` those of its subfolders too, and the tree
+    is kept. What lies in the output folder is left alone. The output is a folder, unless there is one input that is no
     folder and the output ends like a picture and is no folder yet.
 
     Args:

@@ -169,6 +169,7 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
     Raises:
         ImageError: The file is missing, unreadable, empty, no picture, damaged, of an unsupported kind or too large.
     """
+    pyvips.cache_set_max(0)  # libvips would remember operations, and with them keep files open and pixels in memory
     name = name or ("the input" if isinstance(source, bytes) else str(source))
     if isinstance(source, bytes):
         return _open(BytesIO(source), name, max_pixels)

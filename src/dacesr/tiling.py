@@ -7,6 +7,7 @@ them, so memory holds one row of tiles however tall the picture is.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -40,21 +41,21 @@ def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
     Args:
         length: Pixels to cover, at least 1.
         tile: Longest span; 0 means no limit.
-        overlap: Pixels that neighbours share at least; at most half a tile.
+        overlap: Pixels that neighbours share at least; at most a third of the tile, so that only neighbours meet.
 
     Raises:
-        ValueError: A number is negative, or the overlap is more than half the tile.
+        ValueError: A number is negative, or the overlap is more than a third of the tile.
     """
     if length < 1 or tile < 0 or overlap < 0:
         raise ValueError(f"length must be positive, tile and overlap not negative; got {length}, {tile}, {overlap}")
     if tile == 0 or length <= tile:
         return [Span(0, length, 0, 0)]
-    if 2 * overlap > tile:
-        raise ValueError(f"the overlap, {overlap}, must be at most half the tile, {tile}")
+    if 3 * overlap > tile:
+        raise ValueError(f"the overlap, {overlap}, must be at most a third of the tile, {tile}")
     count = -(-(length - overlap) // (tile - overlap))
     size = -(-(length + (count - 1) * overlap) // count)
     starts = [i * (length - size) // (count - 1) for i in range(count)]
-    shared = [0, *(a + size - b for a, b in zip(starts, starts[1:], strict=False)), 0]
+    shared = [0, *(a + size - b for a, b in pairwise(starts)), 0]
     return [Span(start, size, shared[i], shared[i + 1]) for i, start in enumerate(starts)]
 
 

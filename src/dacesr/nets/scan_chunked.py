@@ -7,6 +7,7 @@ segment is kept for the backward pass, which recomputes the rest, from the last 
 """
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def _recur_(a: Tensor, x: Tensor, carry: Tensor, *, reverse: bool = False) -> Te
         carry = _recur_tokens_(a, x, carry, rest[::-1])
     decay, state = (y[:, :whole].view(b, whole // steps, steps, d, n) for y in (a.clone(), x))
     order = range(steps)[:: -1 if reverse else 1]
-    for before, now in zip(order, order[1:], strict=False):
+    for before, now in pairwise(order):
         state[:, :, now].addcmul_(decay[:, :, now], state[:, :, before])
         decay[:, :, now].mul_(decay[:, :, before])
     entering = torch.empty_like(state[:, :, 0])
