@@ -23,13 +23,14 @@ NAME_LIMIT = 255  # bytes of a file name, on the usual file systems
 STALE_AFTER = 600  # seconds since the last change after which a dead process's leavings are removed
 
 CLASSIC_TIFF_LIMIT = 4_000_000_000  # bytes of pixels; the offsets of larger files need BigTIFF
+FINE_CHROMA_LIMIT = 2**25  # pixels up to which WebP and AVIF, which hold all of a picture, spend memory on chroma
 
 _SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "png": ("pngsave_target", {"compression": 6, "filter": "paeth"}),
     "jpeg": ("jpegsave_target", {"subsample_mode": "off"}),
-    "webp": ("webpsave_target", {"smart_subsample": False}),
+    "webp": ("webpsave_target", {}),
     "tiff": ("tiffsave_target", {"compression": "deflate", "predictor": "horizontal", "resunit": "inch"}),
-    "avif": ("heifsave_target", {"compression": "av1", "subsample_mode": "off", "effort": 3}),
+    "avif": ("heifsave_target", {"compression": "av1", "effort": 3}),
     "gif": ("gifsave_target", {"effort": 3}),
 }
 _RESOLUTION_IN_EXIF = ("webp", "avif")
@@ -208,8 +209,11 @@ def _save_vips(image: pyvips.Image, file: BinaryIO, format: str, said: Metadata,
     options = {"keep": keep, **fixed}
     if FORMATS[format].quality is not None:
         options["Q"] = quality or FORMATS[format].quality
+    fine = image.width * image.height <= FINE_CHROMA_LIMIT
+    if format == "webp":
+        options["smart_subsample"] = fine
     if format == "avif":
-        options["bitdepth"] = 10 if image.format == "ushort" else 8
+        options |= {"bitdepth": 10 if image.format == "ushort" else 8, "subsample_mode": "off" if fine else "on"}
     if format == "tiff":
         values = image.width * image.height * image.bands
         options |= {"xres": image.xres, "yres": image.yres}

@@ -132,7 +132,7 @@ class Upscaler:
         Args:
             x: Tensor (b, 3, h, w) in [0, 1]; PIL image; or uint8 or uint16 array (h, w), (h, w, 1) or (h, w, 3), RGB.
             tile: Longest side of a tile in input pixels, `auto` (from free memory) or 0 (the whole picture at once).
-            overlap: Input pixels that a tile shares with the neighbour on each side; at most a third of the tile is used.
+            overlap: Input pixels that a tile shares with the neighbour on each side; at most a third of a tile.
             strength: Only for models with two sets of weights, which this one is not; leave it out.
 
         Returns:
