@@ -22,6 +22,7 @@ import torch
 from machine import describe
 
 from dacesr import Upscaler
+from dacesr.memory import keep_freed_memory
 from dacesr.nets.restorer import Restorer, RestorerConfig
 
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak", nargs=2, metavar=("PRESET", "SIDE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     if args.peak:
         upscale_once(args.peak[0], int(args.peak[1]))
         return

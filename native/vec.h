@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#ifdef DACESR_X86
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

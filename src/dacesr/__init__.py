@@ -3,14 +3,14 @@
 `from dacesr import Upscaler` is the whole public surface most users need; torch is imported on first use only.
 """
 
-from importlib import metadata as _metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dacesr.inference import Upscaler as Upscaler
 
+    __version__: str
+
 __all__ = ["Upscaler", "__version__"]
-__version__ = _metadata.version("dacesr")
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from dacesr.inference import Upscaler
 
         return Upscaler
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dacesr")
     raise AttributeError(f"module 'dacesr' has no attribute {name!r}")

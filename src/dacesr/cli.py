@@ -13,6 +13,7 @@ app = typer.Typer(
     help="Upscale real photographs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # half the time of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=True)
@@ -51,8 +52,10 @@ def root(
 
 @app.command()
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders, or - for stdin.")],
-    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="Folder, file, or - for stdout.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, folders, or - for stdin.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="Folder, file, or - for stdout.")
+    ] = "out",
     scale: Annotated[
         float | None, typer.Option("-s", "--scale", min=0.01, max=64, help="Times the input's size; the model's own.")
     ] = None,
@@ -81,13 +84,17 @@ def upscale(
 ) -> None:
     """Upscale pictures.
 
-    Examples: dacesr upscale photo.jpg -o out · dacesr upscale album -r -o big --ext png · dacesr upscale a.png -o b.jpg
-    --width 3840
+    \b
+    dacesr upscale photo.jpg
+    dacesr upscale album --recursive -o big --ext png
+    dacesr upscale photo.jpg -o poster.png --width 3840
     """
     from dacesr.batch import Batch, Options, Sentences
     from dacesr.inference import Upscaler
     from dacesr.jobs import plan_jobs
+    from dacesr.memory import keep_freed_memory
 
+    keep_freed_memory()
     if sum(x is not None for x in (scale, width, height)) > 1:
         raise fail("-s, --width and --height exclude one another")
     if tile != "auto" and not tile.isdecimal():

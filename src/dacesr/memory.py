@@ -1,9 +1,12 @@
 """How much memory may be used, and whether an error means that there was too little."""
 
+import ctypes
+import platform
 from pathlib import Path
 
 import torch
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -13,6 +16,18 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     known = [value for value in (_available_to_system(), _left_in_container()) if value is not None]
     return min(known, default=2 << 30)  # where nothing can be known, what any machine of today has
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of freed tensors instead of asking the system again (glibc; elsewhere nothing).
+
+    Large blocks otherwise come zeroed, page by page, from the kernel every time: about 30 % of the time of an upscale.
+    Meant for programs that do little else, hence no part of `Upscaler`.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

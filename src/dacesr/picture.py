@@ -184,10 +184,10 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
 
 def damaged(name: str, format: str, error: Exception) -> ImageError:
     """The sentence for a file that starts as a picture and cannot be decoded."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ImageError(
-        f"{name} is damaged or cut short: it begins as {format.upper()}, but {lines[-1] if lines else error}"
-    )
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("unable to call", "("))]
+    reason = f" ({telling[-1]})" if telling else ""
+    return ImageError(f"{name} is damaged or cut short: it begins as {format.upper()} and cannot be decoded{reason}")
 
 
 def _open(file: BinaryIO, name: str, max_pixels: int) -> Picture:
