@@ -125,4 +125,4 @@ class TilePlan:
                 band[:, :, : waiting.shape[2]] += waiting
             finished = (rows.size - rows.after) * self.scale
             yield band[:, :, :finished]
-            waiting = band[:, :, finished:]
+            waiting = band[:, :, finished:].clone()  # lets go of the rest
