@@ -29,7 +29,7 @@ from dacesr.nets.restorer import Restorer, RestorerConfig
 @contextlib.contextmanager
 def scan_as_identity() -> Iterator[None]:
     """Every mixer's scan returns its input."""
-    with mock.patch("dacesr.nets.mamba.selective_scan", lambda u, *args, **kwargs: u):
+    with mock.patch("dacesr.nets.mamba.selective_scan", lambda u, *args, **kwargs: (u, None)):
         yield
 
 

@@ -1,6 +1,6 @@
 """How far tiles are from the whole picture, in dB of PSNR over RGB, for the pictures of a folder.
 
-    python benchmarks/tiles.py FOLDER -n MODEL [--tile 256] [--overlap 32] [--width 768 --height 512] [--difference out/]
+    python benchmarks/tiles.py FOLDER -n MODEL [--tile 256] [--overlap 32] [--difference out/seams]
 
 Pictures are cropped around their middle. With `--difference`, |tiles - whole| times 50 is written for each, to look for
 seams.

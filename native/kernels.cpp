@@ -116,7 +116,8 @@ void forward(const ScanArgs& a, int64_t unit, float* workspace) {
     float *B = arena.take(kBlock * n), *C = arena.take(kBlock * n);
     float *dt = arena.take(kBlock * W), *du = arena.take(kBlock * W), *y = arena.take(kBlock * W);
     gather_states<true>(A, a.A + s.first * n, s.width, n);
-    std::memset(h, 0, sizeof(float) * up(s.width) * n);
+    if (a.first) gather_states<false>(h, a.first + (s.image * a.d + s.first) * n, s.width, n);
+    else std::memset(h, 0, sizeof(float) * up(s.width) * n);
 
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t t0 = block * kBlock;

@@ -119,9 +119,10 @@ float* starts(const ScanArgs& a, const Kernels& k, const Maybe& given) {
 }
 
 void forward(const Array& u, const Array& delta, const Array& A, const Array& B, const Array& C, const Maybe& D,
-             const Maybe& z, const Maybe& bias, bool softplus, const Array& out, const Array& last, const Maybe& states,
+             const Maybe& z, const Maybe& bias, bool softplus, const Maybe& first, const Array& out, const Array& last, const Maybe& states,
              int slices, int threads, const std::string& isa) {
     ScanArgs a = scan_args(u, delta, A, B, C, D, z, bias, softplus, slices);
+    a.first = packed("initial_state", first, {a.b, a.d, a.n});
     a.out = rows("out", out, a.b, a.l, a.d), a.last = packed("last_state", last, {a.b, a.d, a.n});
     const Kernels& k = choose(isa);
     a.starts = starts(a, k, states);
@@ -170,7 +171,7 @@ NB_MODULE(_native, m) {
     m.def("slices_for", &slices_for, nb::arg("b"), nb::arg("d"), nb::arg("threads"), nb::arg("isa") = "");
     m.def("forward", &forward, nb::arg("u"), nb::arg("delta"), nb::arg("A"), nb::arg("B"), nb::arg("C"),
           nb::arg("D").none(), nb::arg("z").none(), nb::arg("delta_bias").none(), nb::arg("delta_softplus"),
-          nb::arg("out"), nb::arg("last_state"), nb::arg("starts").none(), nb::arg("slices"), nb::arg("threads"),
+          nb::arg("initial_state").none(), nb::arg("out"), nb::arg("last_state"), nb::arg("starts").none(), nb::arg("slices"), nb::arg("threads"),
           nb::arg("isa") = "");
     m.def("backward", &backward, nb::arg("u"), nb::arg("delta"), nb::arg("A"), nb::arg("B"), nb::arg("C"),
           nb::arg("D").none(), nb::arg("z").none(), nb::arg("delta_bias").none(), nb::arg("delta_softplus"),

@@ -20,6 +20,7 @@ struct ScanArgs {
     int64_t b = 0, d = 0, l = 0, n = 0;
     Rows u, delta, z, B, C;
     const float *A = nullptr, *D = nullptr, *bias = nullptr;  // (d, n), (d), (d), contiguous
+    const float* first = nullptr; // (b, d, n): state before the first token; zero if null
     bool softplus = false;
     Rows out;                     // (b, l, d)
     float* last = nullptr;        // (b, d, n): state after the last token

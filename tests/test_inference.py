@@ -191,7 +191,7 @@ def test_weights_that_give_no_numbers_are_told(bilinear):
 
 def test_the_estimate_of_memory_grows_with_the_network():
     light, base = (bytes_per_pixel(RestorerConfig.preset(name), 4) for name in ("light", "base"))
-    assert 3_000 < light < 6_000 < 10_000 < base < 16_000
+    assert 1_000 < light < 3_000 < 10_000 < base < 16_000
     assert bytes_per_pixel(RestorerConfig.preset("base"), 2) <= base / 2 + 1
 
 

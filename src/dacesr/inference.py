@@ -58,13 +58,12 @@ def choose_device() -> torch.device:
 def bytes_per_pixel(config: RestorerConfig, itemsize: int) -> int:
     """An upper estimate of what the network holds at once for each input pixel, in bytes.
 
-    In the mixer: three token maps, the projection (2d), and u, delta, the convolution's and the scan's output (d each).
-    In the head: the widest map before and after it is shuffled.
+    In the body six token maps (the mixer's wide tensors are those of a part); in the head its widest map before and
+    after it is shuffled.
     """
-    mixer = 3 * config.embed_dim + 6 * config.expand * config.embed_dim
     wide = 3 if config.head == "pixelshuffledirect" else config.head_dim
     head = 2 * config.embed_dim + 2 * wide * config.scale**2
-    return math.ceil(1.2 * itemsize * max(mixer, head))
+    return math.ceil(1.2 * itemsize * max(6 * config.embed_dim, head))
 
 
 class Upscaler:

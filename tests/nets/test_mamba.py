@@ -180,11 +180,11 @@ def test_what_decides_the_decay_stays_fp32_bit_for_bit(convert):
 def test_the_scan_gets_fp32_delta_b_and_c_at_bf16(monkeypatch, autocast):
     seen = {}
 
-    def spy(u, delta, A, B, C, D, *, z, delta_bias, delta_softplus):
+    def spy(u, delta, A, B, C, D, *, z, delta_bias, delta_softplus, **_):
         named = {"u": u, "z": z, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias}
         seen.update({name: value.dtype for name, value in named.items()})
         assert delta_softplus
-        return u
+        return u, None
 
     monkeypatch.setattr(mamba, "selective_scan", spy)
     mixer, tokens = make_mixer(), torch.randn(1, 6, 8)
@@ -202,8 +202,18 @@ def test_tokens_reach_the_scan_without_a_copy_into_another_layout(monkeypatch):
 
     def spy(u, delta, A, B, C, D, *, z, **_):
         assert all(x.stride(1) == 1 for x in (u, delta, B, C, z))
-        return u
+        return u, None
 
     monkeypatch.setattr(mamba, "selective_scan", spy)
     with torch.no_grad():
         assert make_mixer()(torch.randn(2, 6, 8)).is_contiguous()
+
+
+def test_a_sequence_in_parts_equals_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    mixer, tokens = make_mixer(), torch.randn(2, 50, 8)
+    whole = mixer(tokens)  # gradients are on, so it is done at once
+    for part in (2, 7, 49, 50, 51):
+        monkeypatch.setattr(mamba, "PART", part)
+        with torch.no_grad():
+            torch.testing.assert_close(mixer(tokens), whole, rtol=1e-5, atol=1e-6)

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from dacesr.config import GroupEnd
 from dacesr.nets.scan import selective_scan
 
+PART = 1 << 14  # tokens that a mixer takes at a time where no gradient is wanted
+
 
 def to_tokens(image: Tensor) -> Tensor:
     """(b, c, h, w) -> (b, h*w, c); a view where the memory is channels_last."""
@@ -126,23 +128,40 @@ class MambaMixer(AtLeastFloat32):
             self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # the inverse of softplus
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(b, l, c) -> (b, l, c); token t sees tokens 0..t."""
+        """(b, l, c) -> (b, l, c); token t sees tokens 0..t.
+
+        Without gradients long sequences are done in parts, which gives the same and keeps the wide tensors small.
+        """
+        length = tokens.shape[1]
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or length <= PART:
+            return self._mix(tokens)[0]
+        mixed, state = torch.empty_like(tokens), None
+        for start in range(0, length, PART):
+            lead = min(start, self.conv1d.kernel_size[0] - 1)  # earlier tokens that the convolution looks back at
+            part = tokens[:, start - lead : start + PART]
+            mixed[:, start : start + PART], state = self._mix(part, lead, state)
+        return mixed
+
+    def _mix(self, tokens: Tensor, lead: int = 0, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens after the first `lead` (b, l - lead, c) and the state after them, from the state before them."""
         u, z = self.in_proj(tokens).chunk(2, dim=-1)  # (b, l, d) each
-        u = F.silu(causal_conv1d(u, self.conv1d.weight, self.conv1d.bias))
+        u = F.silu(causal_conv1d(u, self.conv1d.weight, self.conv1d.bias))[:, lead:]
         selection = self.x_proj(u).to(self.dt_proj.weight.dtype)  # (b, l, r+2n)
         low_rank, B, C = selection.split([self.delta_rank, self.state_dim, self.state_dim], dim=-1)
-        y = selective_scan(
+        y, state = selective_scan(
             u.transpose(1, 2),
             self.dt_proj(low_rank).transpose(1, 2),
             -self.A_log.exp(),
             B.transpose(1, 2),
             C.transpose(1, 2),
             self.D,
-            z=z.transpose(1, 2),
+            z=z[:, lead:].transpose(1, 2),
             delta_bias=self.dt_proj.bias,
             delta_softplus=True,
+            return_last_state=True,
+            initial_state=state,
         )  # (b, d, l)
-        return self.out_proj(y.transpose(1, 2))
+        return self.out_proj(y.transpose(1, 2)), state
 
 
 class ViMM(nn.Module):

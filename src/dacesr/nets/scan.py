@@ -3,7 +3,7 @@
 For every channel d and state n, over tokens t:
 
     dt_t = softplus(delta_t + delta_bias)                      (softplus if asked for)
-    h_t  = exp(dt_t * A) * h_(t-1) + dt_t * B_t * u_t          h_(-1) = 0
+    h_t  = exp(dt_t * A) * h_(t-1) + dt_t * B_t * u_t          h_(-1) = 0 or initial_state
     y_t  = sum_n C_t * h_t + D * u_t
     out  = y_t * silu(z_t)                                     (if z is given)
 
@@ -36,6 +36,7 @@ def selective_scan_reference(
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The plain time loop: any dtype, any device, differentiable; arithmetic in fp32, or fp64 where A is."""
     work = torch.promote_types(A.dtype, torch.float32)
@@ -45,6 +46,8 @@ def selective_scan_reference(
     if delta_softplus:
         dt = F.softplus(dt)
     h = x.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
+    if initial_state is not None:
+        h = initial_state.to(work)
     ys: list[Tensor] = []
     for t in range(u.shape[2]):
         decay = torch.exp(dt[:, :, t, None] * A_)
@@ -75,7 +78,15 @@ def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
     if u.ndim != 3 or A.ndim != 2 or A.shape[0] != u.shape[1] or u.shape[2] < 1:
         raise ValueError(f"u must be (b, d, l >= 1) and A (d, n); got {tuple(u.shape)} and {tuple(A.shape)}")
     (b, d, l), n = u.shape, A.shape[1]
-    wanted = {"B": (b, n, l), "C": (b, n, l), "delta": (b, d, l), "z": (b, d, l), "D": (d,), "delta_bias": (d,)}
+    wanted = {
+        "initial_state": (b, d, n),
+        "B": (b, n, l),
+        "C": (b, n, l),
+        "delta": (b, d, l),
+        "z": (b, d, l),
+        "D": (d,),
+        "delta_bias": (d,),
+    }
     for name, x in rows.items():
         if x is not None and tuple(x.shape) != wanted[name]:
             raise ValueError(f"{name} must be {wanted[name]} to fit u {(b, d, l)} and A {(d, n)}; got {tuple(x.shape)}")
@@ -107,6 +118,7 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: Literal[False] = False,
     backend: str = "auto",
+    initial_state: Tensor | None = None,
 ) -> Tensor: ...
 
 
@@ -124,6 +136,7 @@ def selective_scan(
     *,
     return_last_state: Literal[True],
     backend: str = "auto",
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -139,6 +152,7 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
     backend: str = "auto",
+    initial_state: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Selective scan with input-dependent step, input and output maps (see the head of this file).
 
@@ -154,6 +168,8 @@ def selective_scan(
         delta_softplus: whether the step is softplus(delta + delta_bias).
         return_last_state: also return the state after the last token.
         backend: `auto` (the best for these inputs) or one of `available_backends()`.
+        initial_state: state before the first token (b, d, n), zero unless given; with the last state of one call a long
+            sequence can be done in parts. No gradient flows into it.
 
     Returns:
         out (b, d, l) in u's dtype; with `return_last_state`, (out, state (b, d, n) in fp32, or fp64 where A is).
@@ -161,7 +177,10 @@ def selective_scan(
     Raises:
         ValueError: shapes that do not fit, or a backend that is unknown, missing or cannot take these inputs.
     """
-    _check_shapes(u, A, {"delta": delta, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias})
+    rows = {"delta": delta, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias, "initial_state": initial_state}
+    _check_shapes(u, A, rows)
+    if initial_state is not None and initial_state.requires_grad:
+        raise ValueError("no gradient flows into initial_state: detach it")
     obstacle = _why_not_native(u, delta, A, B, C, z) if backend in ("auto", "native") else None
     if backend == "auto":
         backend = "chunked" if obstacle else "native"
@@ -169,5 +188,5 @@ def selective_scan(
         raise ValueError(f"the native selective scan cannot be used here: {obstacle}")
     elif backend not in _BACKENDS:
         raise ValueError(f"unknown selective scan backend {backend!r}; available: auto, {', '.join(_BACKENDS)}")
-    out, last = _BACKENDS[backend](u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    out, last = _BACKENDS[backend](u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out

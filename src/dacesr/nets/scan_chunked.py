@@ -59,10 +59,12 @@ class _Scan(torch.autograd.Function):
     """(dt, x = dt u, A, B, C), channel-last -> y = sum_n C h (b, l, d) and the last state (b, d, n)."""
 
     @staticmethod
-    def forward(ctx: Any, dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, dt: Tensor, x: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
         b, _, d = dt.shape
         size = max(1, SEGMENT_ELEMENTS // (b * d * A.shape[1]))
-        state, starts, ys = dt.new_zeros(b, d, A.shape[1]), [], []
+        starts, ys = [], []
         for dt_, x_, B_, C_ in zip(*(t.split(size, dim=1) for t in (dt, x, B, C)), strict=True):
             starts.append(state)
             _, h = _states(dt_, x_, A, B_, state)
@@ -73,7 +75,7 @@ class _Scan(torch.autograd.Function):
         return torch.cat(ys, dim=1), state
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dt, x, A, B, C, starts = ctx.saved_tensors
         dy, carry = grads
         d_dt, d_x, dB, dC = (torch.empty_like(t) for t in (dt, x, B, C))
@@ -92,7 +94,7 @@ class _Scan(torch.autograd.Function):
             g[:, 1:].mul_(h[:, :-1])  # now g a h_(t-1), the gradient of dt A
             dA += (g * dt_[..., None]).sum((0, 1))
             d_dt_.copy_((g * A).sum(-1))
-        return d_dt, d_x, dA, dB, dC
+        return d_dt, d_x, dA, dB, dC, None
 
 
 def selective_scan_chunked(
@@ -105,6 +107,7 @@ def selective_scan_chunked(
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`selective_scan` on any device; arithmetic in fp32, or fp64 where A is. Arguments and results as there."""
     work = torch.promote_types(A.dtype, torch.float32)
@@ -113,7 +116,9 @@ def selective_scan_chunked(
         dt = dt + delta_bias.to(work)
     if delta_softplus:
         dt = F.softplus(dt)
-    y, last = _Scan.apply(dt, dt * x, A.to(work), B_, C_)  # pyright: ignore[reportGeneralTypeIssues]
+    none = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])
+    state = none if initial_state is None else initial_state.to(work)
+    y, last = _Scan.apply(dt, dt * x, A.to(work), B_, C_, state)  # pyright: ignore[reportGeneralTypeIssues]
     if D is not None:
         y = y + D.to(work) * x
     if z is not None:

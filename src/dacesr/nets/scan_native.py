@@ -50,6 +50,7 @@ def scan_op(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    initial_state: Tensor | None,
     keep_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return out (b, l, d) in u's type, the last state (b, d, n) and the kept states (empty unless asked for)."""
@@ -58,15 +59,16 @@ def scan_op(
     last = torch.empty((b, d, n))
     starts = torch.empty(_starts_shape(u, A)) if keep_states else torch.empty(0)
     threads = torch.get_num_threads()
+    slices = _native.slices_for(b, d, threads)
     _native.forward(
         *map(_ready, (u, delta)), _packed(A), *map(_ready, (B, C)), _packed(D), _ready(z), _packed(delta_bias),
-        delta_softplus, out, last, starts if keep_states else None, _native.slices_for(b, d, threads), threads,
+        delta_softplus, _packed(initial_state), out, last, starts if keep_states else None, slices, threads,
     )  # fmt: skip
     return out, last, starts
 
 
 @scan_op.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, keep_states):
+def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, keep_states):
     b, l, d = u.shape
     return (
         u.new_empty((b, l, d)),
@@ -130,7 +132,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, starts, dout, dlast):
 
 
 def _setup_context(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, keep_states = inputs
+    *tensors, ctx.delta_softplus, _, keep_states = inputs
     if not keep_states:
         raise RuntimeError("dacesr::selective_scan needs keep_states=True where gradients are wanted")
     ctx.save_for_backward(*tensors, output[2])
@@ -140,7 +142,7 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, dout, dlast, _):
     *tensors, starts = ctx.saved_tensors
     grads = scan_backward_op(*tensors, ctx.delta_softplus, starts, dout, dlast)
-    return *(g if x is not None else None for x, g in zip(tensors, grads, strict=True)), None, None
+    return *(g if x is not None else None for x, g in zip(tensors, grads, strict=True)), None, None, None
 
 
 scan_op.register_autograd(_backward, setup_context=_setup_context)
@@ -156,6 +158,7 @@ def selective_scan_native(
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`selective_scan` on the CPU; tensors as there, (b, d, l) and (b, n, l), without a copy if channel-last in memory.
 
@@ -166,5 +169,5 @@ def selective_scan_native(
     u_, delta_, B_, C_, z_ = (x.float() if x is not None and x.dtype == torch.float16 else x for x in rows)
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    out, last, _ = scan_op(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, keep)
+    out, last, _ = scan_op(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, initial_state, keep)
     return out.mT.to(dtype), last
