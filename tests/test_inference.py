@@ -191,7 +191,7 @@ def test_weights_that_give_no_numbers_are_told(bilinear):
 
 def test_the_estimate_of_memory_grows_with_the_network():
     light, base = (bytes_per_pixel(RestorerConfig.preset(name), 4) for name in ("light", "base"))
-    assert 1_000 < light < 3_000 < 10_000 < base < 16_000
+    assert 1_000 < light < 3_000 < base < 8_000
     assert bytes_per_pixel(RestorerConfig.preset("base"), 2) <= base / 2 + 1
 
 
@@ -203,9 +203,7 @@ def test_auto_tiles_follow_free_memory(bilinear, monkeypatch):
     for free in (1 << 20, 64 << 20, 1 << 40):
         monkeypatch.setattr(inference, "free_bytes", lambda device, free=free: free)
         sides.append(up.tile_size("auto", 8))
-    assert sides == sorted(sides)
-    assert sides[0] == inference.SMALLEST_TILE
-    assert sides[-1] == inference.LARGEST_TILE
+    assert inference.SMALLEST_TILE == sides[0] < sides[1] < sides[2] <= inference.LARGEST_TILE
 
 
 def test_dvmsr_gives_the_published_psnr_on_set5(data):

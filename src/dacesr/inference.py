@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OVERLAP = 32  # input pixels that neighbouring tiles share
 SMALLEST_TILE = 32
 LARGEST_TILE = 1024
-TILE_BUDGET = 640 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
+TILE_BUDGET = 600 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
 
 
 class UpscaleError(RuntimeError):
@@ -56,14 +56,11 @@ def choose_device() -> torch.device:
 
 
 def bytes_per_pixel(config: RestorerConfig, itemsize: int) -> int:
-    """An upper estimate of what the network holds at once for each input pixel, in bytes.
+    """An upper estimate of what the network holds at once for each input pixel, in bytes: six token maps, the output.
 
-    In the body six token maps (the mixer's wide tensors are those of a part); in the head its widest map before and
-    after it is shuffled.
+    The mixer's and the head's wide tensors are those of a part only.
     """
-    wide = 3 if config.head == "pixelshuffledirect" else config.head_dim
-    head = 2 * config.embed_dim + 2 * wide * config.scale**2
-    return math.ceil(1.2 * itemsize * max(6 * config.embed_dim, head))
+    return math.ceil(1.2 * itemsize * (6 * config.embed_dim + 6 * config.scale**2))
 
 
 class Upscaler:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from weights_by_name import fill
 
 from dacesr.checkpoint import load_restorer
-from dacesr.nets import mamba
+from dacesr.nets import mamba, restorer
 from dacesr.nets.restorer import HEADS, Restorer, RestorerConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -249,3 +249,16 @@ def test_export_and_compile_trace_through_with_sizes_left_open():
             x = torch.rand(size)
             torch.testing.assert_close(program(x, None), net(x))
             torch.testing.assert_close(compiled(x), net(x))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("head", list(HEADS))
+def test_the_head_in_strips_equals_the_whole(monkeypatch, head, scale):
+    torch.manual_seed(0)
+    net = Restorer(RestorerConfig(embed_dim=8, depths=(1,), head=head, head_dim=8, scale=scale)).eval()
+    x = torch.rand(2, 3, 23, 9)
+    whole = net(x).detach()  # gradients are on, so it is done at once
+    for strip in (1, 45, 99):
+        monkeypatch.setattr(restorer, "STRIP", strip)
+        with torch.no_grad():
+            torch.testing.assert_close(net(x), whole, rtol=1e-5, atol=1e-5)

@@ -76,6 +76,9 @@ def _nearest_conv(config: RestorerConfig) -> Layers:
     return layers | {"conv_last": _conv3x3(width, 3)}
 
 
+STRIP = 1 << 15  # input pixels that the head takes at a time where no gradient is wanted
+HALO = 4  # rows around a strip that its convolutions look at: below 3 in every head
+
 HEADS: dict[str, Callable[[RestorerConfig], Layers]] = {
     "pixelshuffle": _pixelshuffle,
     "pixelshuffledirect": _pixelshuffledirect,
@@ -153,11 +156,30 @@ class Restorer(AtLeastFloat32):
                 alpha, beta = affines[index]
                 tokens = alpha.to(tokens.dtype) * tokens + beta.to(tokens.dtype)
         out = self.conv_after_body(to_image(self.norm_f(tokens), height, width)) + features
-        for name in self.head_layers:
-            out = self.get_submodule(name)(out)
+        out = self._upsample(out)
         if self.config.image_skip == "bilinear":
             out = out + F.interpolate(centred, scale_factor=self.config.scale, mode="bilinear")
         return (out + self.mean).to(x.dtype)
+
+    def _upsample(self, features: Tensor) -> Tensor:
+        """The head; without gradients in strips of rows, which gives the same and keeps its wide maps small."""
+        height, width = features.shape[-2:]
+        rows = height
+        if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
+            rows = max(HALO, STRIP // width)
+        if height <= rows:
+            return self._head(features)
+        scale, strips = self.config.scale, []
+        for top in range(0, height, rows):
+            first, end = max(0, top - HALO), min(height, top + rows)
+            strip = self._head(features[:, :, first : end + HALO])
+            strips.append(strip[:, :, (top - first) * scale : (end - first) * scale])
+        return torch.cat(strips, dim=2)
+
+    def _head(self, out: Tensor) -> Tensor:
+        for name in self.head_layers:
+            out = self.get_submodule(name)(out)
+        return out
 
     def _affines(self, x: Tensor, condition: Tensor | None, window: Window | None) -> Sequence[Affine] | None:
         """What the condition does after each group; None without a condition."""
