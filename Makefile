@@ -39,7 +39,8 @@ format: .venv/.installed-dev
 .venv/.installed .venv/.installed-test .venv/.installed-dev: $(SOURCES) | .venv/bin/pip
 	@for cxx in "$$CXX" c++ g++ clang++; do command -v "$$cxx" >/dev/null 2>&1 && exit 0; done; \
 	echo "A C++ compiler is missing: install one, as in 'sudo apt-get install g++'." >&2; exit 1
-	$(INSTALL) ".$(EXTRAS)"
+	@echo "Installing dacesr$(EXTRAS) into .venv (minutes the first time)."
+	@$(INSTALL) ".$(EXTRAS)"
 	@touch $@
 
 HEADERS = import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
