@@ -9,7 +9,6 @@ turns with the real one), what bf16 brings, and what a pixel costs through tiles
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -74,8 +73,7 @@ def per_pixel(preset: str, sides: list[int]) -> dict[int, float]:
     costs = {}
     for side in sides:
         x = torch.rand(1, 3, side, side)
-        up.tile_size("auto", 32)
-        rounds = 3 if side <= 512 else 1
+        rounds = max(1, 512 // side) * 2
         costs[side] = min(timed(lambda x=x: up(x)) for _ in range(rounds)) / side**2 * 1e6
     return costs
 
@@ -96,7 +94,8 @@ def upscale_once(preset: str, side: int) -> None:
         write(source, torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
         up = Upscaler(Restorer(RestorerConfig.preset(preset)), precision="fp32")
         up.upscale(open_picture(source), Path(folder, "out.png"))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) * 1024)
 
 
 def main() -> None:

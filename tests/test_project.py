@@ -1,7 +1,6 @@
 """The project around the package: documents, Makefile, examples, and what an import costs."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -35,12 +34,145 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name]
 
 
-def make(*arguments: str, path: Path | str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make with a PATH and nothing else from this environment; it is stopped after a minute."""
-    program = shutil.which("make")
-    if program is None:
-        pytest.skip("needs make")
-    command = [program, "--no-print-directory", "-C", str(ROOT), *arguments]
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the Makefile and what its rules depend on; `bin` holds the few programs it may call."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "CMakeLists.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("src", "native", "bin"):
+        (tmp_path / name).mkdir()
+    for program in ("find", "touch"):
+        (tmp_path / "bin" / program).symlink_to(shutil.which(program) or pytest.skip(f"needs {program}"))
+    return tmp_path
+
+
+def fake_python(checkout: Path, name: str, refuses: str = "no such text") -> None:
+    """Put this interpreter into the PATH folder, failing whenever its code contains a text."""
+    script = f'#!/bin/sh\ncase "$*" in *"{refuses}"*) exit 1;; esac\nexec "{sys.executable}" "$@"\n'
+    path = checkout / "bin" / name
+    path.write_text(script)
+    path.chmod(0o755)
+
+
+def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make in the folder with nothing of this environment; it is stopped after a minute."""
+    program = shutil.which("make") or pytest.skip("needs make")
     return subprocess.run(
-        command, env={"PATH": str(path), **environment}, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments],
+        cwd=checkout,
+        env={"PATH": str(checkout / "bin")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
+
+
+@with_every_document
+def test_links_and_paths_of_a_document_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    links = [target for pair in LINK.findall(text) for target in pair if target and "://" not in target]
+    missing = [target for target in links if not (document.parent / target).exists()]
+    missing += [target for target in PATH.findall(text) if not (ROOT / target).exists()]
+    assert not missing
+
+
+@with_every_document
+def test_code_of_a_document_parses(document: Path) -> None:
+    for code in fences(document, "python"):
+        ast.parse(code, filename=str(document))
+    for code in fences(document, "sh", "bash"):
+        subprocess.run(["sh", "-n"], input=code, text=True, check=True)
+
+
+def test_readme_shows_the_command_and_the_library() -> None:
+    assert any("dacesr upscale" in code for code in fences(ROOT / "README.md", "sh", "bash"))
+    assert any("from dacesr import Upscaler" in code for code in fences(ROOT / "README.md", "python"))
+
+
+def test_importing_the_command_line_leaves_torch_alone() -> None:
+    code = "import sys, dacesr.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_tracked_file_is_large() -> None:
+    weights = ROOT / "src" / "dacesr" / "weights"
+    files = [path for path in tracked() if path.is_file() and weights not in path.parents]
+    assert files
+    assert not [path.name for path in files if path.stat().st_size > LARGEST]
+
+
+def test_examples_are_small_pictures() -> None:
+    paths = [path for path in (ROOT / "examples").iterdir() if path.suffix in {".jpg", ".png", ".webp"}]
+    assert len(paths) >= 5
+    for path in paths:
+        image = pyvips.Image.new_from_file(str(path))
+        assert 100 <= min(image.width, image.height) <= max(image.width, image.height) <= 320, path.name
+        assert path.stat().st_size < 60_000, path.name
+
+
+def test_make_refuses_an_old_python(checkout: Path) -> None:
+    fake_python(checkout, "python3", refuses="sys.version_info")
+    done = make(checkout, "test")
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed, and python3 is not" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_make_names_the_old_python_it_was_given(checkout: Path) -> None:
+    fake_python(checkout, "python3")
+    fake_python(checkout, "python3.9", refuses="sys.version_info")
+    done = make(checkout, "test", "PYTHON=python3.9")
+    assert done.returncode != 0
+    assert "python3.9 is not" in done.stderr
+
+
+def test_make_prefers_a_newer_python_to_an_old_python3(checkout: Path) -> None:
+    fake_python(checkout, "python3", refuses="sys.version_info")
+    fake_python(checkout, "python3.12")
+    assert '"python3.12" -m venv .venv' in make(checkout, "-n", "test").stdout
+
+
+def test_make_says_that_venv_is_missing(checkout: Path) -> None:
+    fake_python(checkout, "python3", refuses="ensurepip")
+    done = make(checkout, "test")
+    assert done.returncode != 0
+    assert "apt-get install python3-venv" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_make_says_that_the_headers_are_missing(checkout: Path) -> None:
+    fake_python(checkout, "python3", refuses="Python.h")
+    done = make(checkout, "test")
+    assert done.returncode != 0
+    assert "apt-get install python3-dev" in done.stderr
+
+
+def test_make_says_that_a_compiler_is_missing(checkout: Path) -> None:
+    pip = checkout / ".venv" / "bin" / "pip"
+    pip.parent.mkdir(parents=True)
+    pip.touch()
+    done = make(checkout, "demo")
+    assert done.returncode != 0
+    assert "A C++ compiler is missing" in done.stderr
+    assert not (checkout / ".venv" / ".installed").exists()
+
+
+def test_sheet_shows_inputs_beside_results(tmp_path: Path) -> None:
+    inputs, outputs, target = tmp_path / "in", tmp_path / "out", tmp_path / "sheet.png"
+    inputs.mkdir()
+    outputs.mkdir()
+    blue, red = [20, 40, 220], [220, 40, 20]
+    (pyvips.Image.black(30, 20, bands=3) + blue).cast("uchar").write_to_file(str(inputs / "a.png"))
+    command = [sys.executable, str(ROOT / "examples" / "sheet.py"), str(inputs), str(outputs), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "a_x4.png" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+    (pyvips.Image.black(120, 80, bands=3) + red).cast("uchar").write_to_file(str(outputs / "a_x4.png"))
+    subprocess.run(command, check=True, capture_output=True)
+    sheet = pyvips.Image.new_from_file(str(target)).numpy()
+    left_of_red = (sheet == blue).all(-1).nonzero()[1]
+    assert left_of_red.size == 120 * 80
+    assert (sheet == red).all(-1).nonzero()[1].max() > left_of_red.max()

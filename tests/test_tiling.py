@@ -37,7 +37,9 @@ def test_blending_copies_of_a_picture_gives_the_picture(rows, columns, scale):
     tile, overlap = min(rows[1], columns[1]), min(rows[2], columns[2], min(rows[1], columns[1]) // 3)
     picture = torch.rand(1, 2, height * scale, width * scale)
     plan = TilePlan(height=height, width=width, scale=scale, tile=tile, overlap=overlap)
-    outputs = (picture[:, :, r.start * scale : r.end * scale, c.start * scale : c.end * scale] for r, c in plan.tiles())
+    outputs = (
+        picture[:, :, r.start * scale : r.end * scale, c.start * scale : c.end * scale].clone() for r, c in plan.tiles()
+    )
     strips = list(plan.blend(outputs))
     torch.testing.assert_close(torch.cat(strips, dim=2), picture, rtol=0, atol=1e-6)
     assert len(list(plan.tiles())) == len(plan)

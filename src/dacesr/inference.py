@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OVERLAP = 32  # input pixels that neighbouring tiles share
 SMALLEST_TILE = 32
 LARGEST_TILE = 1024
-TILE_BUDGET = 600 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
+TILE_BUDGET = 480 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
 
 
 class UpscaleError(RuntimeError):
@@ -247,7 +247,7 @@ class Upscaler:
         plan = self._cut(x.shape[2], x.shape[3], self._tile_limit, overlap)
         return torch.cat(list(plan.blend(self._outputs(plan, _regions_of(x), overlap))), dim=2)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, x: Tensor) -> Tensor | None:
         """The network on one tile, in fp32 again if it gives no numbers or black; None if memory runs out."""
         try:
@@ -260,7 +260,7 @@ class Upscaler:
             if not is_out_of_memory(error):
                 raise
             return None
-        if not output.isfinite().all():
+        if not _is_finite(output):
             raise UpscaleError(f"{self.name} gives values that are not numbers; its weights may be damaged")
         return output.clamp_(0, 1)
 
@@ -327,9 +327,14 @@ def _converted(net: Restorer, device: torch.device, dtype: torch.dtype) -> Resto
     return copy.deepcopy(net).to(device=device, dtype=dtype).requires_grad_(False).eval()
 
 
+def _is_finite(x: Tensor) -> bool:
+    """As `x.isfinite().all()` in one pass: the extremes are NaN where any value is."""
+    return all(math.isfinite(extreme) for extreme in x.aminmax())
+
+
 def _is_broken(output: Tensor, x: Tensor) -> bool:
     """Not finite, or black where the input is not: what overflow in half precision looks like."""
-    return not bool(output.isfinite().all()) or bool(output.max() < 1 / 255 and x.max() > 8 / 255)
+    return not _is_finite(output) or bool(output.max() < 1 / 255 and x.max() > 8 / 255)
 
 
 def _cpu_flags() -> set[str]:

@@ -104,25 +104,46 @@ class TilePlan:
         """Blend outputs, in the order of `tiles`, to strips of finished rows from top to bottom.
 
         Args:
-            outputs: (b, c, scale * tile height, scale * tile width) for each tile.
+            outputs: (b, c, scale * tile height, scale * tile width) for each tile; they are overwritten.
 
         Yields:
             (b, c, k, scale * width); all strips together have scale * height rows.
         """
         waiting: Tensor | None = None  # the weighted lower edge of the row of tiles above
         for rows in self.rows:
-            band: Tensor | None = None
-            down = span_weights(rows, self.scale)[:, None]
-            for columns in self.columns:
-                output = next(outputs)
-                if band is None:
-                    band = output.new_zeros(*output.shape[:2], rows.size * self.scale, self.width * self.scale)
-                across = span_weights(columns, self.scale)
-                weights = (down * across).to(output)
-                band[..., columns.start * self.scale : columns.end * self.scale] += output * weights
-            assert band is not None  # a plan has at least one column
+            band = self._band(rows, outputs)
             if waiting is not None:
                 band[:, :, : waiting.shape[2]] += waiting
             finished = (rows.size - rows.after) * self.scale
             yield band[:, :, :finished]
             waiting = band[:, :, finished:].clone()  # lets go of the rest
+
+    def _band(self, rows: Span, outputs: Iterator[Tensor]) -> Tensor:
+        """One row of tiles, weighted and added up: (b, c, scale * rows.size, scale * width)."""
+        if len(self.columns) == 1:
+            return _feather_(next(outputs), rows, 2, self.scale)
+        band: Tensor | None = None
+        for columns in self.columns:
+            output = _feather_(_feather_(next(outputs), rows, 2, self.scale), columns, 3, self.scale)
+            if band is None:
+                band = output.new_empty(*output.shape[:3], self.width * self.scale)
+            shared, place = (
+                columns.before * self.scale,
+                band[..., columns.start * self.scale : columns.end * self.scale],
+            )
+            place[..., :shared] += output[..., :shared]
+            place[..., shared:] = output[..., shared:]
+        assert band is not None  # a plan has at least one column
+        return band
+
+
+def _feather_(output: Tensor, span: Span, dim: int, scale: int) -> Tensor:
+    """Multiply what a span shares with its neighbours by the weights, in place; the rest has weight one."""
+    shape = [1, 1, 1, 1]
+    shape[dim] = -1
+    weights = span_weights(span, scale).to(output).reshape(shape)
+    length = span.size * scale
+    for start, size in ((0, span.before * scale), (length - span.after * scale, span.after * scale)):
+        if size:
+            output.narrow(dim, start, size).mul_(weights.narrow(dim, start, size))
+    return output
