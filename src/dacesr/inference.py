@@ -28,7 +28,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OVERLAP = 32  # input pixels that neighbouring tiles share
 SMALLEST_TILE = 32
 LARGEST_TILE = 1024
-TILE_BUDGET = 480 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
+TILE_BUDGET = 320 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
 
 
 class UpscaleError(RuntimeError):
