@@ -27,7 +27,7 @@ def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, format, **options)  # type: ignore[arg-type]
+    image.save(file, format, **options)
     return file.getvalue()
 
 
@@ -38,7 +38,7 @@ def whole(picture: Picture) -> torch.Tensor:
 def enlarge(picture: Picture, format: str, scale: int = 1, **options: object) -> Picture:
     """The picture enlarged by repetition, through a writer, opened again."""
     width, height = picture.width * scale, picture.height * scale
-    with PictureWriter(picture, None, format=format, width=width, height=height, **options) as writer:  # type: ignore[arg-type]
+    with PictureWriter(picture, None, format=format, width=width, height=height, **options) as writer:
         for rows in interpolate(whole(picture), scale_factor=scale).split(7, dim=2):
             writer.write_rows(rows)
         data = writer.finish()
@@ -103,7 +103,7 @@ def test_jpeg_keeps_full_chroma_by_default(tmp_path: Path) -> None:
     red_blue[:, 0, :, ::2] = red_blue[:, 2, :, 1::2] = 1
     write(tmp_path / "a.jpg", red_blue)
     with Image.open(tmp_path / "a.jpg") as jpeg:
-        assert jpeg.layer[0][1:3] == (1, 1)  # type: ignore[attr-defined]
+        assert jpeg.layer[0][1:3] == (1, 1)
     assert (read(tmp_path / "a.jpg") - red_blue).abs().max() < 0.1
 
 
