@@ -10,10 +10,11 @@ from torch import Tensor
 
 from dacesr import encoding, formats
 from dacesr.formats import FORMATS, ROWS_AT_ONCE, ImageError
+from dacesr.imresize import imresize
 from dacesr.metadata import Metadata
 from dacesr.picture import MAX_PIXELS, Picture, open_picture
 
-__all__ = ["ImageError", "Picture", "PictureWriter", "open_picture", "read", "rgb_to_y", "write"]
+__all__ = ["ImageError", "Picture", "PictureWriter", "imresize", "open_picture", "read", "rgb_to_y", "write"]
 
 _BT601 = (65.481, 128.553, 24.966)  # MATLAB's rgb2ycbcr: Y of 8-bit values, for R, G, B in [0, 1], from 16 on
 

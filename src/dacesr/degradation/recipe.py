@@ -1,0 +1,138 @@
+"""Degrade batches: every picture gets a degradation of its own, drawn from a space, and pictures whose next step is of
+the same kind take it together."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dacesr.degradation import ops
+from dacesr.degradation.jpeg import round_through
+from dacesr.degradation.kernels import pad
+from dacesr.degradation.spaces import SPACES, draw
+from dacesr.degradation.steps import Bicubic, Blur, Degradation, Jpeg, Noise, Resize, Step
+from dacesr.imresize import imresize
+
+__all__ = ["SPACES", "Degradation", "degrade", "draw"]
+
+Sizes = list[tuple[int, int]]
+
+
+def degrade(
+    x: Tensor, space: str, generator: torch.Generator | Sequence[torch.Generator], scale: int = 4
+) -> tuple[Tensor, list[Degradation]]:
+    """Make small, ruined pictures of sharp ones.
+
+    Args:
+        x: (b, 3, h, w) RGB in [0, 1].
+        space: `bicubic`, `level1`, `level2`, `level3`, `dasr`, `realesrgan` or `bsrgan`.
+        generator: for all pictures, or one for each. Parameters are drawn on its device (cheapest on the CPU), noise on
+            that of `x`, so that the same seed gives the same parameters everywhere and the same bytes on one device.
+        scale: how many times smaller the result is, at least 1.
+
+    Returns:
+        (b, 3, h // scale, w // scale) in [0, 1], rounded to 8 bit (gradients pass), and what was drawn for each.
+
+    Raises:
+        ValueError: no such space, pictures smaller than the scale, or another number of generators than of pictures.
+    """
+    if scale < 1 or x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < scale:
+        raise ValueError(f"to degrade by {scale} takes pictures (b, 3, h, w) of at least that; got {tuple(x.shape)}")
+    b, _, height, width = x.shape
+    generators = [_spawn(generator) for _ in range(b)] if isinstance(generator, torch.Generator) else list(generator)
+    if len(generators) != b:
+        raise ValueError(f"{b} pictures need {b} generators; got {len(generators)}")
+    drawn = [draw(space, height, width, scale, each) for each in generators]
+    noise = [_spawn(each, x.device) for each in generators]
+    programs = [list(degradation.steps) for degradation in drawn]
+    if x.device.type == "cpu":  # one at a time: nothing is spent on the filling around smaller pictures
+        parts = [_run(x[i : i + 1], programs[i : i + 1], noise[i : i + 1]) for i in range(b)]
+        small = torch.cat(parts)
+    else:
+        small = _run(x, programs, noise)
+    return round_through(small.clamp(0, 1) * 255) / 255, drawn
+
+
+def _spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose seed is drawn from another."""
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def _run(x: Tensor, programs: list[list[Step]], generators: list[torch.Generator]) -> Tensor:
+    """Carry out each picture's steps; of the kinds that come next the most frequent one is done first.
+
+    The results all have the same size.
+    """
+    sizes: Sizes = [(x.shape[-2], x.shape[-1])] * len(programs)
+    done = [0] * len(programs)
+    while waiting := [i for i, program in enumerate(programs) if done[i] < len(program)]:
+        kinds = [type(programs[i][done[i]]) for i in waiting]
+        kind = Counter(kinds).most_common(1)[0][0]
+        members = [i for i, its in zip(waiting, kinds, strict=True) if its is kind]
+        steps = [programs[i][done[i]] for i in members]
+        part = x if len(members) == len(programs) else x[members]
+        part, part_sizes = _ACTIONS[kind](part, [sizes[i] for i in members], steps, [generators[i] for i in members])
+        x = part if len(members) == len(programs) else _put_back(x, part, members)
+        for i, size in zip(members, part_sizes, strict=True):
+            sizes[i] = size
+            done[i] += 1
+    height, width = sizes[0]
+    return x[..., :height, :width]
+
+
+def _put_back(x: Tensor, part: Tensor, members: list[int]) -> Tensor:
+    """Replace some pictures of a batch, on a canvas large enough for all."""
+    height, width = (max(x.shape[axis], part.shape[axis]) for axis in (-2, -1))
+    canvas, part = (F.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in (x, part))
+    return canvas.index_copy(0, torch.tensor(members, device=x.device), part)
+
+
+def _blur(x: Tensor, sizes: Sizes, steps: Sequence[Blur], _: object) -> tuple[Tensor, Sizes]:
+    largest = max(step.size for step in steps)
+    kernels = torch.stack([pad(step.kernel(), largest) for step in steps])
+    return ops.filter2d(x, kernels, sizes, [step.size // 2 for step in steps]), sizes
+
+
+def _resize(x: Tensor, sizes: Sizes, steps: Sequence[Resize], _: object) -> tuple[Tensor, Sizes]:
+    targets = [(step.height, step.width) for step in steps]
+    return ops.resize(x, targets, [step.mode for step in steps], sizes), targets
+
+
+def _bicubic(x: Tensor, sizes: Sizes, steps: Sequence[Bicubic], _: object) -> tuple[Tensor, Sizes]:
+    """All pictures have the same size here: it is the first step of its space."""
+    factor = steps[0].factor
+    height, width = (side // factor for side in sizes[0])
+    small = imresize(x[..., : height * factor, : width * factor], 1 / factor, eight_bit=True)
+    return small, [(height, width)] * len(steps)
+
+
+def _noise(
+    x: Tensor, sizes: Sizes, steps: Sequence[Noise], generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Sizes]:
+    x = x.clamp(0, 1)
+    for kind, add, unit in (("gaussian", ops.gaussian_noise, 255), ("poisson", ops.poisson_noise, 1)):
+        members = [i for i, step in enumerate(steps) if step.kind == kind]
+        if members:
+            level = torch.tensor([steps[i].level / unit for i in members], device=x.device)
+            gray = torch.tensor([steps[i].gray for i in members])
+            noisy = add(x[members], level, gray, [generators[i] for i in members], [sizes[i] for i in members])
+            x = noisy if len(members) == len(steps) else _put_back(x, noisy, members)
+    return x, sizes
+
+
+def _jpeg(x: Tensor, sizes: Sizes, steps: Sequence[Jpeg], _: object) -> tuple[Tensor, Sizes]:
+    quality = torch.tensor([float(step.quality) for step in steps], device=x.device)
+    return ops.jpeg(ops.extend(x.clamp(0, 1), 0, sizes), quality), sizes
+
+
+_ACTIONS: dict[type, Callable[..., tuple[Tensor, Any]]] = {
+    Blur: _blur,
+    Resize: _resize,
+    Bicubic: _bicubic,
+    Noise: _noise,
+    Jpeg: _jpeg,
+}

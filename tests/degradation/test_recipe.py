@@ -1,0 +1,167 @@
+"""Degrading batches: sizes, seeds, independence of neighbours, gradients, errors."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from dacesr.degradation import ops, recipe
+from dacesr.degradation.recipe import SPACES, degrade
+from dacesr.degradation.steps import Blur, Jpeg, Noise, Resize
+from dacesr.image import imresize, read
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SPACE = pytest.mark.parametrize("space", SPACES)
+
+
+def seeded(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Six crops (6, 3, 100, 92) of examples."""
+    names = ("house.jpg", "lake.jpg", "still_life.jpg")
+    pictures = [read(EXAMPLES / name) for name in names]
+    return torch.cat([x[..., top : top + 100, 60 : 60 + 92] for x in pictures for top in (10, 70)])
+
+
+@SPACE
+def test_results_are_eight_bit_pictures(photos, space):
+    small, drawn = degrade(photos, space, torch.Generator().manual_seed(0))
+    assert small.shape == (6, 3, 25, 23)
+    assert bool(((small >= 0) & (small <= 1)).all())
+    assert torch.equal((small * 255).round() / 255, small)
+    assert len(drawn) == 6
+    assert len({each.steps for each in drawn}) == (1 if space == "bicubic" else 6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    space=st.sampled_from(sorted(SPACES)),
+    height=st.integers(1, 45),
+    width=st.integers(1, 45),
+    scale=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_any_size(space, height, width, scale, seed):
+    if min(height, width) < scale:
+        with pytest.raises(ValueError, match="of at least that"):
+            degrade(torch.zeros(1, 3, height, width), space, torch.Generator(), scale)
+        return
+    small, _ = degrade(torch.rand(1, 3, height, width), space, torch.Generator().manual_seed(seed), scale)
+    assert small.shape == (1, 3, height // scale, width // scale)
+    assert small.isfinite().all()
+
+
+@SPACE
+def test_the_seed_decides_the_bytes(photos, space):
+    first, drawn = degrade(photos, space, torch.Generator().manual_seed(3))
+    again, drawn_again = degrade(photos, space, torch.Generator().manual_seed(3))
+    assert torch.equal(first, again)
+    assert drawn == drawn_again
+    other, _ = degrade(photos, space, torch.Generator().manual_seed(4))
+    assert torch.equal(first, other) == (space == "bicubic")
+
+
+@SPACE
+def test_a_picture_does_not_depend_on_its_neighbours(photos, space):
+    together, drawn = degrade(photos, space, seeded(*range(6)))
+    for i in range(6):
+        single, (own,) = degrade(photos[i : i + 1], space, seeded(i))
+        assert own == drawn[i]
+        assert torch.equal(single[0], together[i])
+    mixed, _ = degrade(photos[[4, 1]], space, seeded(4, 1))
+    assert torch.equal(mixed, together[[4, 1]])
+
+
+@SPACE
+def test_all_at_once_equals_one_at_a_time(photos, space):
+    """As on a GPU: arithmetic in another order moves values across a rounding now and then, which JPEG can amplify."""
+    generators = seeded(*range(6))
+    expected, drawn = degrade(photos, space, seeded(*range(6)))
+    height, width = photos.shape[-2:]
+    assert [recipe.draw(space, height, width, 4, generator) for generator in generators] == drawn
+    noise = [recipe._spawn(generator) for generator in generators]
+    found = recipe._run(photos, [list(each.steps) for each in drawn], noise)
+    levels = (255 * found.clamp(0, 1)).round() - 255 * expected
+    assert levels.abs().mean((1, 2, 3)).max() < 0.5
+
+
+def test_steps_are_carried_out_in_their_order(photos):
+    x = photos[:1]
+    blur, target, quality = Blur("gaussian", 9, 1.2, 0.6, 0.3), (40, 30), 70
+    found = recipe._run(x, [[blur, Resize("area", *target), Jpeg(quality)]], seeded(0))
+    expected = ops.jpeg(F.interpolate(ops.filter2d(x, blur.kernel()), target, mode="area").clamp(0, 1), quality)
+    assert (255 * (found - expected)).abs().mean() < 0.1
+
+
+def test_noise_kinds_are_mixed_in_one_batch(photos):
+    noises = [Noise("gaussian", 20, True), Noise("poisson", 1, False), Noise("gaussian", 5, False)]
+    together = recipe._run(photos[:3], [[noise] for noise in noises], seeded(0, 1, 2))
+    for i, noise in enumerate(noises):
+        assert torch.equal(recipe._run(photos[i : i + 1], [[noise]], seeded(i))[0], together[i])
+
+
+def test_bicubic_is_matlabs(photos):
+    small, drawn = degrade(photos, "bicubic", torch.Generator())
+    assert torch.equal(small, imresize(photos, 0.25, eight_bit=True))
+    assert {each.vector for each in drawn} == {(0.0,) * 33}
+
+
+def test_severe_is_worse_than_mild(photos):
+    clean = imresize(photos, 0.25)
+    errors = [
+        torch.stack([(degrade(photos, space, seeded(*range(s, s + 6)))[0] - clean).square().mean() for s in (0, 6, 12)])
+        for space in ("level1", "level2", "level3")
+    ]
+    assert errors[0].mean() < errors[1].mean() < errors[2].mean()
+
+
+@SPACE
+def test_gradients_reach_the_picture(photos, space):
+    x = (photos * 0.6 + 0.2).requires_grad_()
+    small, _ = degrade(x, space, seeded(*range(6)))
+    (gradient,) = torch.autograd.grad(small.sum(), x)
+    assert gradient.isfinite().all()
+    assert (gradient.abs().amax((1, 2, 3)) > 0).all()
+    plain, _ = degrade(x.detach(), space, seeded(*range(6)))
+    assert torch.equal(small.detach(), plain)
+
+
+def test_the_global_generator_is_left_alone(photos):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    degrade(photos, "dasr", torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("shape", "space", "count", "scale", "words"),
+    [
+        ((1, 3, 8, 8), "level9", 1, 4, "no degradation space 'level9'; there are bicubic, level1"),
+        ((1, 3, 3, 8), "level1", 1, 4, r"by 4 takes pictures \(b, 3, h, w\) of at least that; got \(1, 3, 3, 8\)"),
+        ((1, 1, 8, 8), "level1", 1, 4, r"got \(1, 1, 8, 8\)"),
+        ((3, 8, 8), "level1", 1, 4, r"got \(3, 8, 8\)"),
+        ((2, 3, 8, 8), "level1", 3, 4, "2 pictures need 2 generators; got 3"),
+        ((1, 3, 8, 8), "level1", 1, 0, "degrade by 0"),
+    ],
+)
+def test_impossible_calls_are_told(shape, space, count, scale, words):
+    with pytest.raises(ValueError, match=words):
+        degrade(torch.zeros(shape), space, seeded(*range(count)), scale)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@SPACE
+def test_on_a_gpu(photos, space):
+    """The same parameters as on the CPU; noise is the device's own."""
+    small, drawn = degrade(photos.cuda(), space, seeded(*range(6)))
+    assert drawn == degrade(photos, space, seeded(*range(6)))[1]
+    again, _ = degrade(photos.cuda(), space, seeded(*range(6)))
+    assert (255 * (small - again)).abs().mean() < 0.1
+    assert small.shape == (6, 3, 25, 23)
