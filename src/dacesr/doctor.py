@@ -20,7 +20,8 @@ def facts() -> dict[str, str]:
     device = choose_device()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     libvips = ".".join(str(pyvips.version(i)) for i in range(3))
-    backends = available_backends() if device.type == "cpu" else [n for n in available_backends() if n != "native"]
+    elsewhere = "triton" if device.type == "cpu" else "native"
+    backends = [name for name in available_backends() if name != elsewhere]
     return {
         "dacesr": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",

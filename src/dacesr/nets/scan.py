@@ -8,10 +8,15 @@ For every channel d and state n, over tokens t:
     out  = y_t * silu(z_t)                                     (if z is given)
 
 Letters: b batch, d channels, l tokens, n states. Backends: `reference` (this file: the loop above, to read and to test
-against), `chunked` (PyTorch operations in bounded memory, any device), `native` (C++, CPU).
+against), `chunked` (PyTorch operations in bounded memory, any device), `native` (C++, CPU), `triton` (CUDA).
 """
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, overload
 
 import torch
@@ -24,6 +29,16 @@ try:
     from dacesr.nets import scan_native
 except ImportError:  # installed without the compiled extension
     scan_native = None
+
+
+def _has_triton() -> bool:
+    """Whether Triton is there (imported on first use), and what it builds its launcher with."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
+    return find_spec("triton") is not None and bool(compiler) and headers
+
+
+_HAS_TRITON = _has_triton()
 
 
 def selective_scan_reference(
@@ -61,7 +76,14 @@ def selective_scan_reference(
     return y.to(u.dtype), h
 
 
+def _selective_scan_triton(*args: Tensor | bool | None) -> tuple[Tensor, Tensor]:
+    from dacesr.nets import scan_triton
+
+    return scan_triton.selective_scan_triton(*args)  # pyright: ignore[reportArgumentType]
+
+
 _BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "triton": _selective_scan_triton,
     "chunked": selective_scan_chunked,
     "reference": selective_scan_reference,
 }
@@ -70,8 +92,8 @@ if scan_native is not None:
 
 
 def available_backends() -> list[str]:
-    """Names that `selective_scan` accepts on this machine, besides `auto`; best first."""
-    return list(_BACKENDS)
+    """Names that `selective_scan` accepts on this machine, besides `auto`; best first for each kind of device."""
+    return [name for name in _BACKENDS if name != "triton" or (_HAS_TRITON and torch.cuda.is_available())]
 
 
 def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
@@ -92,15 +114,26 @@ def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
             raise ValueError(f"{name} must be {wanted[name]} to fit u {(b, d, l)} and A {(d, n)}; got {tuple(x.shape)}")
 
 
-def _why_not_native(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> str | None:
-    if scan_native is None:
-        return "the compiled extension dacesr._native is missing (reinstall dacesr with a C++ compiler at hand)"
-    if u.device.type != "cpu":
-        return f"it runs on the CPU and u is on {u.device}"
-    if A.shape[1] > scan_native.MAX_STATES:
-        return f"it takes up to {scan_native.MAX_STATES} states and A has {A.shape[1]}"
+def _why_not(backend: str, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> str | None:
+    """What keeps `native` or `triton` from taking these inputs."""
+    if backend == "native":
+        if scan_native is None:
+            return "the compiled extension dacesr._native is missing (reinstall dacesr with a C++ compiler at hand)"
+        if u.device.type != "cpu":
+            return f"it runs on the CPU and u is on {u.device}"
+        most, dtypes = scan_native.MAX_STATES, scan_native.DTYPES
+    else:
+        if not _HAS_TRITON:
+            return "it needs the package triton, a C compiler and Python's headers, and one of them is missing"
+        if u.device.type != "cuda":
+            return f"it runs on CUDA devices and u is on {u.device}"
+        from dacesr.nets import scan_triton
+
+        most, dtypes = scan_triton.MAX_STATES, scan_triton.DTYPES
+    if A.shape[1] > most:
+        return f"it takes up to {most} states and A has {A.shape[1]}"
     for x in (u, delta, A, B, C, z):
-        if x is not None and x.dtype not in scan_native.DTYPES:
+        if x is not None and x.dtype not in dtypes:
             return f"it takes float32, bfloat16 and float16 and one input is {x.dtype}"
     return None
 
@@ -181,12 +214,14 @@ def selective_scan(
     _check_shapes(u, A, rows)
     if initial_state is not None and initial_state.requires_grad:
         raise ValueError("no gradient flows into initial_state: detach it")
-    obstacle = _why_not_native(u, delta, A, B, C, z) if backend in ("auto", "native") else None
     if backend == "auto":
-        backend = "chunked" if obstacle else "native"
-    elif backend == "native" and obstacle:
-        raise ValueError(f"the native selective scan cannot be used here: {obstacle}")
-    elif backend not in _BACKENDS:
-        raise ValueError(f"unknown selective scan backend {backend!r}; available: auto, {', '.join(_BACKENDS)}")
+        fast = "native" if u.device.type == "cpu" else "triton"
+        backend = "chunked" if _why_not(fast, u, delta, A, B, C, z) else fast
+    elif backend not in _BACKENDS and backend != "native":
+        raise ValueError(
+            f"unknown selective scan backend {backend!r}; available: auto, {', '.join(available_backends())}"
+        )
+    elif backend in ("native", "triton") and (obstacle := _why_not(backend, u, delta, A, B, C, z)):
+        raise ValueError(f"the {backend} selective scan cannot be used here: {obstacle}")
     out, last = _BACKENDS[backend](u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out
