@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from dacesr import checkpoint
+from dacesr import weightfiles
 from dacesr.checkpoint import (
     CheckpointError,
     bundled_names,
@@ -25,6 +25,7 @@ from dacesr.checkpoint import (
     resolve,
     save_restorer,
 )
+from dacesr.nets.baselines import SRVGGConfig, SRVGGNetCompact
 from dacesr.nets.restorer import HEADS, Restorer, RestorerConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -441,7 +442,6 @@ def test_a_checkpoint_without_a_network_is_said_so(tmp_path, content, said):
         (["conv_1.weight", "block_1.c1_r.weight", "block_1.esa.conv1.weight"], "RLFN"),
         (["conv_first.weight", "body.0.rdb1.conv1.weight"], "RRDB"),
         (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "RRDB"),
-        (["body.0.weight", "body.1.weight", "body.2.weight"], "SRVGGNetCompact"),
         (["layers.0.residual_group.blocks.0.attn.relative_position_bias_table"], "SwinIR"),
         (["visual_encoder.patch_embed.proj.weight", "tagging_head.encoder.layer.0.output.dense.weight"], "RAM"),
     ],
@@ -452,6 +452,55 @@ def test_another_architecture_is_named_and_described(tmp_path, names, architectu
     info = describe(tmp_path / "net.pth")
     assert architecture in str(info.architecture)
     assert (info.config, info.scale, info.parameters) == (None, None, 2 * len(names))
+
+
+# --- Real-ESRGAN's compact networks
+
+
+@pytest.mark.parametrize("convolutions", [1, 16, 32])
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_compact_networks_are_recognised_by_their_shapes(tmp_path, convolutions, scale):
+    config = SRVGGConfig(num_feat=6, num_conv=convolutions, scale=scale)
+    net = SRVGGNetCompact(config)
+    torch.save({"params": net.state_dict()}, tmp_path / "net.pth")
+    loaded = load_restorer(tmp_path / "net.pth")
+    assert isinstance(loaded, SRVGGNetCompact)
+    assert not loaded.training
+    assert loaded.config == config
+    assert same(loaded, net)
+    info = describe(tmp_path / "net.pth")
+    assert (info.architecture, info.key, info.scale) == ("SRVGGNetCompact (Real-ESRGAN)", "params", scale)
+
+
+def test_compact_networks_are_stored_in_our_own_format(tmp_path):
+    net = SRVGGNetCompact(SRVGGConfig(num_feat=6, num_conv=2, scale=2))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    convert(tmp_path / "net.pth", tmp_path / "half.safetensors", dtype=torch.float16)
+    half = load_restorer(tmp_path / "half.safetensors")
+    assert half.config == net.config
+    torch.testing.assert_close(half.state_dict(), net.state_dict(), rtol=2**-11, atol=1e-7)
+    info = describe(tmp_path / "half.safetensors")
+    assert (info.architecture, info.dtype, info.scale) == ("SRVGGNetCompact (Real-ESRGAN)", "float16", 2)
+    assert info.metadata == {"source": "net.pth"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: [state.pop(f"body.{i}.weight") for i in (1, 3, 5)], "its activation is not PReLU"),
+        (lambda state: state.pop("body.0.weight"), "lacks body.0.weight"),
+        (lambda state: state.pop("body.3.weight"), "missing: body.3.weight"),
+        (lambda state: state.update({"body.6.weight": torch.ones(13, 6, 3, 3)}), "gives 13 channels"),
+        (lambda state: state.update({"body.6.weight": torch.ones(75, 6, 3, 3)}), "scale: Input should be 1, 2, 3 or 4"),
+        (lambda state: state.update({"body.99999999999.weight": torch.ones(12, 6, 3, 3)}), "num_conv"),
+        (lambda state: state.update({"body.999.weight": torch.ones(12, 6, 3, 3)}), "too few for 498 blocks"),
+        (lambda state: state.update({"body.2.weight": torch.ones(6, 5, 3, 3)}), "(6, 5, 3, 3) for (6, 6, 3, 3)"),
+    ],
+)
+def test_a_compact_network_that_does_not_fit_names_the_tensors(change, said):
+    state = SRVGGNetCompact(SRVGGConfig(num_feat=6, num_conv=2, scale=2)).state_dict()
+    change(state)
+    assert said in refusal(state)
 
 
 # --- published files
@@ -497,20 +546,27 @@ def test_a_file_can_be_converted_in_place(tmp_path, net):
 
 
 def test_default_says_that_nothing_is_bundled(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(checkpoint, "DEFAULT_WEIGHTS", None)
+    monkeypatch.setattr(weightfiles, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weightfiles, "DEFAULT_WEIGHTS", None)
     assert bundled_names() == []
     assert "no weights are bundled" in refusal("default")
 
 
 def test_bundled_names_and_default_are_files_of_the_package(monkeypatch, tmp_path, net):
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(checkpoint, "DEFAULT_WEIGHTS", "tiny")
+    monkeypatch.setattr(weightfiles, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weightfiles, "DEFAULT_WEIGHTS", "tiny")
     save_restorer(tmp_path / "tiny.safetensors", net)
     assert bundled_names() == ["tiny"]
     assert same(load_restorer("tiny"), net)
     assert same(load_restorer("default"), net)
     assert "bundled: tiny" in refusal("tinny")
+
+
+def test_bundled_names_come_with_a_description_where_there_is_one(monkeypatch, tmp_path, net):
+    monkeypatch.setattr(weightfiles, "WEIGHTS", tmp_path)
+    save_restorer(tmp_path / "a.safetensors", net, info={"description": "small and quick"})
+    save_restorer(tmp_path / "b.safetensors", net)
+    assert weightfiles.bundled_descriptions() == {"a": "small and quick", "b": ""}
 
 
 class _Hub:
@@ -570,7 +626,7 @@ def test_paths_are_never_taken_for_hub_ids(monkeypatch, tmp_path, net):
     def never(*_, **__):
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(checkpoint, "_from_hub", never)
+    monkeypatch.setattr(weightfiles, "_from_hub", never)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
     save_restorer("owner/name", net)

@@ -12,7 +12,8 @@ from dacesr import Upscaler
 from dacesr.checkpoint import CheckpointError
 from dacesr.config import RestorerConfig
 from dacesr.image import open_picture, read, rgb_to_y
-from dacesr.inference import UpscaleError, bytes_per_pixel
+from dacesr.inference import UpscaleError
+from dacesr.nets.baselines import SRVGGConfig, SRVGGNetCompact
 from dacesr.nets.restorer import Restorer
 
 
@@ -186,13 +187,15 @@ def test_weights_that_give_no_numbers_are_told(bilinear):
         bilinear.conv_first.weight.fill_(torch.inf)
         bilinear.upsample[0].weight.fill_(1)
     with pytest.raises(UpscaleError, match=r"bad\.pth gives values that are not numbers"):
-        Upscaler(bilinear, name="bad.pth")(picture())
+        Upscaler(bilinear, precision="fp32", name="bad.pth")(picture())
 
 
 def test_the_estimate_of_memory_grows_with_the_network():
-    light, base = (bytes_per_pixel(RestorerConfig.preset(name), 4) for name in ("light", "base"))
+    light, base = (RestorerConfig.preset(name).bytes_per_pixel(4) for name in ("light", "base"))
     assert 1_000 < light < 3_000 < base < 8_000
-    assert bytes_per_pixel(RestorerConfig.preset("base"), 2) <= base / 2 + 1
+    assert RestorerConfig.preset("base").bytes_per_pixel(2) <= base / 2 + 1
+    narrow, wide = (SRVGGConfig(num_feat=width).bytes_per_pixel(4) for width in (64, 128))
+    assert 800 < narrow < wide < 2_000
 
 
 def test_auto_tiles_follow_free_memory(bilinear, monkeypatch):
@@ -204,6 +207,18 @@ def test_auto_tiles_follow_free_memory(bilinear, monkeypatch):
         monkeypatch.setattr(inference, "free_bytes", lambda device, free=free: free)
         sides.append(up.tile_size("auto", 8))
     assert inference.SMALLEST_TILE == sides[0] < sides[1] < sides[2] <= inference.LARGEST_TILE
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_architecture_upscales_in_tiles_too(precision):
+    torch.manual_seed(0)
+    net = SRVGGNetCompact(SRVGGConfig(num_feat=4, num_conv=1, scale=2))
+    x = picture(50, 70)
+    with torch.no_grad():
+        expected = net(x).clamp(0, 1)
+    y = Upscaler(net, precision=precision)(x, tile=32, overlap=8)  # it sees 3 pixels far, and the ramp spans 16
+    torch.testing.assert_close(y, expected, rtol=0, atol=0.08 if precision == "bf16" else 0.05)
+    assert (y - expected).abs().mean() < 0.01
 
 
 def test_dvmsr_gives_the_published_psnr_on_set5(data):

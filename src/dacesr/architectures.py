@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dacesr.config import RestorerConfig
+from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -52,6 +52,24 @@ def _head_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def _srvgg_config(shapes: Shapes) -> SRVGGConfig:
+    """Hyper-parameters of a compact network: body.0 and every second entry are convolutions, PReLUs between them."""
+    numbers = [int(place[1]) for name in shapes if (place := re.fullmatch(r"body\.(\d+)\.weight", name))]
+    last = max(numbers)
+    channels = _shape(shapes, f"body.{last}.weight", 4)[0]
+    scale = math.isqrt(channels // 3)
+    if 3 * scale**2 != channels:
+        raise ValueError(f"its last convolution gives {channels} channels, not three for each output pixel")
+    if "body.1.weight" not in shapes:
+        raise ValueError("it lacks body.1.weight, so its activation is not PReLU")
+    return SRVGGConfig(
+        num_feat=_shape(shapes, "body.0.weight", 4)[0],
+        num_conv=last // 2 - 1,
+        scale=scale,  # pyright: ignore[reportArgumentType]
+        activation="prelu",
+    )
+
+
 def _shape(shapes: Shapes, name: str, ndim: int) -> tuple[int, ...]:
     if name not in shapes:
         raise ValueError(f"it lacks {name}")
@@ -65,7 +83,7 @@ class Architecture(NamedTuple):
 
     name: str
     mark: str
-    config: Callable[[Shapes], RestorerConfig] | None  # reads the hyper-parameters; None: known by name only
+    config: Callable[[Shapes], NetworkConfig] | None  # reads the hyper-parameters; None: known by name only
 
 
 ARCHITECTURES = (
@@ -73,7 +91,7 @@ ARCHITECTURES = (
     Architecture("RLFN", r"block_1\.c1_r\.weight", None),
     Architecture("RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", None),
     Architecture("EDSR or SRResNet", r"body\.0\.(body\.0|conv1)\.weight", None),
-    Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", None),
+    Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", _srvgg_config),
     Architecture("RAM tagger", r"(tagging_head|vision_multi)\..*", None),
     Architecture("SwinIR or HAT", r"layers\.0\.residual_group\..*relative_position_bias_table", None),
     Architecture("VGG or AlexNet", r"features\.0\.weight", None),

@@ -1,7 +1,7 @@
 """Every knob of the networks: frozen pydantic models that refuse unknown fields and name the field at fault."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -23,6 +23,8 @@ class RestorerConfig(Config):
 
     The first block of fields can be read from the tensors of a checkpoint, the second cannot and is stored beside them.
     """
+
+    kind: ClassVar[str] = "restorer"  # as checkpoints call it
 
     embed_dim: PositiveInt = Field(180, le=4096, description="channels of a token, c")
     depths: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = Field(
@@ -66,6 +68,18 @@ class RestorerConfig(Config):
         """`dt_rank` as a number."""
         return math.ceil(self.embed_dim / 16) if self.dt_rank == "auto" else self.dt_rank
 
+    @property
+    def block_count(self) -> int:
+        """Blocks of the body, each of which has tensors of its own."""
+        return sum(self.depths)
+
+    def bytes_per_pixel(self, itemsize: int) -> int:
+        """An upper estimate of what the network holds for each input pixel, in bytes: six token maps, the output.
+
+        The mixer's and the head's wide tensors are those of a part only.
+        """
+        return math.ceil(1.2 * itemsize * (6 * self.embed_dim + 6 * self.scale**2))
+
     @classmethod
     def preset(cls, name: Literal["light", "base", "large"], **changes: Any) -> Self:
         """One of the three published sizes, with any field changed.
@@ -87,6 +101,30 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {"embed_dim": 180, "depths": (2,) * 4, "head": "pixelshuffle"},
     "large": {"embed_dim": 192, "depths": (2,) * 8, "head": "pixelshuffle"},
 }
+
+
+class SRVGGConfig(Config):
+    """The compact network of Real-ESRGAN, `dacesr.nets.baselines.SRVGGNetCompact`: all of it is read from tensors."""
+
+    kind: ClassVar[str] = "srvgg"
+
+    num_feat: Annotated[PositiveInt, Field(le=1024)] = Field(64, description="channels inside")
+    num_conv: Annotated[PositiveInt, Field(le=1024)] = Field(32, description="convolutions between first and last")
+    scale: Literal[1, 2, 3, 4] = Field(4, description="output pixels per input pixel along each side")
+    activation: Literal["prelu"] = Field("prelu", description="after every convolution but the last")
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of the body, each of which has tensors of its own."""
+        return self.num_conv
+
+    def bytes_per_pixel(self, itemsize: int) -> int:
+        """An upper estimate of what the network holds for each input pixel, in bytes: three maps or four outputs."""
+        return math.ceil(1.2 * max(3 * itemsize * self.num_feat, 4 * 4 * 3 * self.scale**2))
+
+
+NetworkConfig = RestorerConfig | SRVGGConfig
+"""Of any network that upscales: these share `kind`, `scale`, `block_count` and `bytes_per_pixel`."""
 
 
 def explain(error: ValidationError) -> str:

@@ -3,8 +3,12 @@
 Anything else is refused by its first bytes with one sentence that says what the file seems to be.
 """
 
+import hashlib
+import json
+import os
 import re
 import tarfile
+import uuid
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -26,7 +30,7 @@ class TensorFile:
     """What a file holds: tensors by name, on the CPU, in their stored dtype."""
 
     tensors: dict[str, Tensor]
-    container: str  # "safetensors" or "PyTorch"
+    container: str  # "safetensors", "PyTorch" or "ncnn"
     key: str | None = None  # the entry the tensors were under, such as "params_ema"
     metadata: Mapping[str, str] | None = None  # of a safetensors header
 
@@ -55,7 +59,6 @@ FOREIGN = (  # what the first bytes match, and what such a file is
     (rb"\x89HDF", "an HDF5 file"),
     (rb"\x93NUMPY", "a NumPy array"),
     (rb"\x80[\x02-\x05]|c[\w.]+\n[\w.]+\n", "a Python pickle, which could run code when loaded"),
-    (rb"7767517\n", "the description of an ncnn network"),
 )
 
 
@@ -179,3 +182,55 @@ def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The text in the header of a safetensors file; empty for files of another kind.
+
+    Raises:
+        CheckpointError: the file can't be read, or its header is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+        if start[8:9] != b"{":
+            return {}
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} starts like a safetensors file and is truncated or damaged ({error})") from error
+
+
+def replace_header(path: Path, header: Mapping[str, str]) -> None:
+    """Give a safetensors file other text in its header; the tensors stay as they are, byte for byte.
+
+    Raises:
+        OSError: the file can't be read or written.
+    """
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = {**json.loads(content[8:start]), "__metadata__": dict(header)}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors stay aligned
+    write_whole(path, len(text).to_bytes(8, "little") + text + content[start:])
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename, so that a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
