@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from dacesr import weightfiles
+from dacesr.checkpoint import save_restorer
 from dacesr.cli import app
+from dacesr.pairing import pair_restorers
 
 RUN = CliRunner()
 PROGRAM = [sys.executable, "-c", "from dacesr.cli import main; main()"]
@@ -108,7 +112,8 @@ def test_a_pipe(bilinear_file, tmp_path):
         (("-t", "many"), "--tile must be auto, 0 or a positive number"),
         (("--device", "cuda:77"), "device 'cuda:77' is not available"),
         (("-n", "missing.pth"), "missing.pth does not exist"),
-        (("--strength", "0.5"), "has one"),
+        (("--strength", "0.5"), "has one set of weights"),
+        (("--strength", "1.5"), "--strength"),
         (("--ext", "docx"), "cannot be written as .docx"),
         (("--precision", "int4"), "int4"),
     ],
@@ -191,6 +196,51 @@ def test_an_ended_run_leaves_whole_files_or_none(bilinear_file, tmp_path, number
     assert "Traceback" not in said
     for path in out.iterdir():  # hidden parts would be listed too
         assert loaded(path).size == (3600, 3600)
+
+
+@pytest.fixture
+def pair_file(bilinear, tmp_path):
+    """A file that gives a white picture, with a partner that enlarges bilinearly, and half of both by default."""
+    save_restorer(tmp_path / "faithful.safetensors", bilinear)
+    with torch.no_grad():
+        bilinear.upsample[0].bias.fill_(2)
+    save_restorer(tmp_path / "crisp.safetensors", bilinear)
+    pair_restorers(tmp_path / "faithful.safetensors", tmp_path / "crisp.safetensors", strength=0.1)
+    return tmp_path / "crisp.safetensors"
+
+
+def test_strength_chooses_between_two_sets_of_weights(pair_file, tmp_path):
+    source, means = tmp_path / "a.png", []
+    Image.new("RGB", (9, 7), (0, 0, 0)).save(source)
+    for flags in (("--strength", "0"), ("--strength", "0.05"), (), ("--strength", "1")):
+        result = upscale(pair_file, source, "-o", tmp_path / "b.png", "--precision", "fp32", *flags)
+        assert result.exit_code == 0, result.output
+        means.append(np.asarray(loaded(tmp_path / "b.png")).mean())
+    assert means == [0, pytest.approx(25.5, abs=0.5), 51, 255]
+
+
+def test_strength_without_the_partner_file_is_a_wrong_call(pair_file, tmp_path):
+    (tmp_path / "faithful.safetensors").unlink()
+    source = photo(tmp_path / "a.png")
+    for flags in (("--strength", "0.5"), ()):
+        result = upscale(pair_file, source, "-o", tmp_path / "out", *flags)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "faithful.safetensors" in result.stderr
+        assert not (tmp_path / "out").exists()
+    assert upscale(pair_file, source, "-o", tmp_path / "out", "--strength", "1").exit_code == 0
+
+
+def test_models_list_shows_descriptions(bilinear, tmp_path, monkeypatch):
+    monkeypatch.setattr(weightfiles, "WEIGHTS", tmp_path)
+    assert "no weights are bundled" in call("models", "list").stdout
+    save_restorer(tmp_path / "soft.safetensors", bilinear, info={"description": "enlarges bilinearly"})
+    save_restorer(tmp_path / "plain.safetensors", bilinear)
+    lines = call("models", "list").stdout.splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [["plain"], ["soft", "enlarges bilinearly"]]
+    (tmp_path / "broken.safetensors").write_bytes((tmp_path / "soft.safetensors").read_bytes()[:40])
+    result = call("models", "list")
+    assert (result.exit_code, "broken.safetensors" in result.stderr) == (2, True)
 
 
 def test_models_list_info_and_convert(bilinear_file, tmp_path):

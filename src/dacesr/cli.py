@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=True)
 app.add_typer(models, name="models")
+training = typer.Typer(help="Train networks from a TOML config.", no_args_is_help=True)
+app.add_typer(training, name="train")
 
 
 class PrecisionName(StrEnum):
@@ -101,12 +103,11 @@ def upscale(
         raise fail(f"--tile must be auto, 0 or a positive number; got {tile}")
     if as_json and output == "-":
         raise fail("--json and -o - both want standard output")
-    if strength is not None:
-        raise fail(f"--strength needs a model with two sets of weights, and {model} has one")
     sentences = Sentences()
     try:
         planned = plan_jobs(inputs, output, suffix=suffix, extension=ext, recursive=recursive)
-        upscaler = Upscaler.load(model, device=device, precision=precision.value, warn=sentences)
+        upscaler = Upscaler.load(model, device=device, precision=precision.value, warn=sentences, strength=strength)
+        upscaler.prepare()
         tiling = int(tile) if tile.isdecimal() else "auto"
         upscaler.tile_size(tiling, overlap)
     except ValueError as error:
@@ -130,13 +131,71 @@ def upscale(
         raise typer.Exit(1)
 
 
+@app.command()
+def degrade(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Sharp pictures, or folders of them.")],
+    space: Annotated[
+        str, typer.Option(metavar="NAME", help="bicubic, level1, level2, level3, dasr, realesrgan or bsrgan.")
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="Folder, or file.")] = "out",
+    seed: Annotated[int, typer.Option(help="With a picture's name it decides its degradation.")] = 0,
+    scale: Annotated[int, typer.Option("-s", "--scale", min=1, max=64, help="How many times smaller.")] = 4,
+    save_parameters: Annotated[
+        bool, typer.Option("--save-parameters", help="OUT/parameters.json: what was drawn, sha256 of the files.")
+    ] = False,
+    describe: Annotated[bool, typer.Option("--describe", help="Print what was drawn, a line a picture.")] = False,
+    suffix: Annotated[str, typer.Option(help="Added to the names of outputs in a folder.")] = "",
+    ext: Annotated[str | None, typer.Option(help="Format of the outputs; png unless given.")] = None,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Subfolders too; the tree is kept.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger inputs, in pixels.")] = 2**28,
+) -> None:
+    """Make a test set: small, degraded pictures, the same bytes in every run.
+
+    \b
+    dacesr degrade photos -o lr --space level2 --seed 1 --save-parameters
+    """
+    from dacesr.degrading import Degrader, Made, plan
+
+    try:
+        degrader = Degrader(space=space, seed=seed, scale=scale, max_pixels=max_pixels)
+        jobs, folder = plan(inputs, output, suffix=suffix, extension=ext, recursive=recursive, limit=limit)
+    except ValueError as error:
+        raise fail(error) from error
+    made, errors = [], []
+    for result in degrader.run(jobs, folder):
+        if isinstance(result, Made):
+            made.append(result)
+            sizes = " -> ".join(f"{width} x {height}" for width, height in (result.before, result.after))
+            typer.echo(f"{result.target}  {sizes}", err=True)
+            if describe:
+                typer.echo(f"{result.target}  {result.degradation}")
+        else:
+            errors.append(result.error)
+            typer.echo(f"dacesr: {result.error}", err=True)
+    if save_parameters:
+        try:
+            degrader.save_parameters(made, folder)
+        except ValueError as error:
+            errors.append(str(error))
+            typer.echo(f"dacesr: {error}", err=True)
+    if errors:
+        raise typer.Exit(1)
+
+
 @models.command("list")
 def list_models() -> None:
-    """Names that -n takes besides files and hub ids."""
-    from dacesr.checkpoint import bundled_names
+    """Names that -n takes besides files and hub ids, and what they are for."""
+    from dacesr.weightfiles import bundled_descriptions
 
-    names = bundled_names()
-    typer.echo("\n".join(names) if names else "no weights are bundled with this version: give a file with -n FILE")
+    try:
+        found = bundled_descriptions()
+    except ValueError as error:
+        raise fail(error) from error
+    for name, description in found.items():
+        typer.echo(f"{name:20s} {description}".rstrip())
+    if not found:
+        typer.echo("no weights are bundled with this version: give a file with -n FILE")
 
 
 @models.command()
@@ -190,6 +249,46 @@ def convert(
     typer.echo(str(output))
 
 
+@training.command()
+def restorer(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; some are in configs/.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: data.batch=16. Repeatable.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved config, size, memory and time; write nothing.")
+    ] = False,
+) -> None:
+    """Train the super-resolution network; the same command resumes a run.
+
+    \b
+    dacesr train restorer configs/restorer_light_stage1.toml --max-minutes 60
+    accelerate launch -m dacesr.cli train restorer configs/paper_stage1.toml
+    """
+    try:
+        from dacesr.train.config import load_config
+        from dacesr.train.loop import TrainingError, describe_run, train
+    except ModuleNotFoundError as error:
+        raise fail(f'training needs {error.name}: pip install "dacesr[train]"') from error
+    from dacesr.memory import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        run = load_config(config, changes)
+        if dry_run:
+            typer.echo(describe_run(run))
+        else:
+            train(run, max_minutes=max_minutes)
+    except ValueError as error:
+        raise fail(error) from error
+    except TrainingError as error:
+        typer.echo(f"dacesr: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Versions, scan backends, memory, and what an upscale would use here."""
@@ -206,3 +305,7 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("dacesr: interrupted; whole outputs are kept, the others were not written", err=True)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

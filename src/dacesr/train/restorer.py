@@ -1,0 +1,281 @@
+"""One step of training a restorer (DACESR Sec. III-D, Eq. 8): stage 1 is L1, stage 2 adds perceptual and GAN terms.
+
+What a stage is made of is all in the config.
+"""
+
+import contextlib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+from dacesr import losses
+from dacesr.checkpoint import KINDS, Network, load_restorer, save_restorer
+from dacesr.dataset import Batch, Batches, Mixture, PairPool, Pairs, Photographs, Source
+from dacesr.degradation import ops, recipe
+from dacesr.device import choose_precision
+from dacesr.drawings import Drawings
+from dacesr.featurefile import load_features
+from dacesr.nets.discriminator import UNetDiscriminator
+from dacesr.nets.features import Features
+from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
+from dacesr.train.learner import Learner
+from dacesr.train.validation import Validation
+
+
+class RestorerTask:
+    """A restorer, its discriminator if there is one, their data and losses.
+
+    Attributes:
+        learners: What is trained, by name.
+    """
+
+    def __init__(self, config: RestorerTraining, accelerator: Accelerator, warn: Callable[[str], None]) -> None:
+        """Build everything that the config names; weights are drawn from its seed.
+
+        Raises:
+            ValueError: A file or folder that the config names is missing or unfit; the sentence says which.
+        """
+        self._config, self._accelerator = config, accelerator
+        self._device = accelerator.device
+        self._autocast = autocast(config.precision, self._device)
+        self._memory = torch.channels_last if config.channels_last else torch.contiguous_format
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net = _network(config)
+            discriminator = UNetDiscriminator(width=config.discriminator.width) if config.loss.gan else None
+        self.restorer = self._learner(net, config.optimizer, config.ema)
+        self.discriminator = None
+        self.learners = {"restorer": self.restorer}
+        if discriminator is not None:
+            self.discriminator = self._learner(discriminator, config.discriminator.optimizer, 0.0)
+            self.learners["discriminator"] = self.discriminator
+        self._features = self._load_features()
+        self._batches = Batches(
+            make_source(config.data, config.network.scale, warn),
+            size=config.data.crop,
+            batch=config.data.batch,
+            seed=config.seed,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+            flip=config.data.flip,
+            transpose=config.data.transpose,
+        )
+        self._pool = None
+        if config.data.pool:
+            self._pool = PairPool(config.data.pool, seed=config.seed + accelerator.process_index)
+        self._waiting: Iterator[Batch] = iter(())
+        self.validation = None
+        if config.validation.folder and accelerator.is_main_process:
+            self.validation = Validation(config.validation, config.network.scale, self._device, self._autocast, warn)
+
+    # --- data
+
+    def start(self, iteration: int) -> None:
+        """Get ready for the steps from an iteration on."""
+        times = self._config.accumulate
+        self._waiting = self._batches.prefetch(iteration * times, self._config.iterations * times)
+
+    def close(self) -> None:
+        """Let go of what prepares batches."""
+        if close := getattr(self._waiting, "close", None):
+            close()
+
+    def _pair(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Small picture, ground truth and sharpened ground truth of the next batch, on the device."""
+        loss, batch = self._config.loss, next(self._waiting)
+        gt = self._on_device(batch.gt)
+        if batch.lr is not None:
+            lr = self._on_device(batch.lr)
+        else:
+            source = ops.usm_sharpen(gt) if loss.sharp_source else gt
+            lr = ruin(source, self._config.data.spaces, batch.generators, self._config.network.scale)
+        if self._pool is not None:
+            lr, gt = self._pool.exchange(number, lr, gt)
+        sharp = gt
+        if "sharp" in (loss.pixel_target, loss.perceptual_target, loss.gan_target):
+            sharp = ops.usm_sharpen(gt)
+        lr, gt, sharp = (x.contiguous(memory_format=self._memory) for x in (lr, gt, sharp))
+        return lr, gt, sharp
+
+    def _on_device(self, pixels: Tensor) -> Tensor:
+        return pixels.to(self._device, non_blocking=True).float() / 255
+
+    # --- one step
+
+    def step(self, iteration: int) -> tuple[dict[str, Tensor], bool]:
+        """Gradients of one iteration, and the updates if all are finite.
+
+        Returns:
+            Loss terms (means over all processes), rate and norm by name, and whether the updates were made.
+        """
+        times = self._config.accumulate
+        terms: dict[str, Tensor] = {}
+        judged: list[tuple[Tensor, Tensor]] = []  # outputs and the GAN's real pictures
+        for part in range(times):
+            lr, gt, sharp = self._pair(iteration * times + part)
+            with self._alone(self.restorer, part < times - 1):
+                with self._autocast():
+                    output = self.restorer.model(lr)
+                found = self._terms(output.float(), gt, sharp)
+                (torch.stack(list(found.values())).sum() / times).backward()
+            _add(terms, found, times)
+            judged.append((output.detach(), sharp if self._config.loss.gan_target == "sharp" else gt))
+        if self.discriminator is not None:
+            terms |= self._judge(self.discriminator, judged)
+        terms = self._mean_of_processes(terms)
+        norms = {name: learner.gradient_norm() for name, learner in self.learners.items()}
+        if not torch.stack([*terms.values(), *norms.values()]).isfinite().all():
+            for learner in self.learners.values():
+                learner.forget()
+            return terms, False
+        rates = {name: torch.tensor(learner.update(iteration)) for name, learner in self.learners.items()}
+        return {**terms, "lr": rates["restorer"], "gradient": norms["restorer"]}, True
+
+    def _terms(self, output: Tensor, gt: Tensor, sharp: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the restorer's loss."""
+        loss = self._config.loss
+        targets = {"plain": gt, "sharp": sharp}
+        found: dict[str, Tensor] = {}
+        if loss.pixel:
+            found["pixel"] = loss.pixel * losses.pixel(output, targets[loss.pixel_target])
+        with self._autocast():
+            if self._features is not None:
+                distance = losses.perceptual(output, targets[loss.perceptual_target], self._features)
+                found["perceptual"] = loss.perceptual * distance
+            if self.discriminator is not None:
+                self.discriminator.net.requires_grad_(False)
+                found["gan"] = loss.gan * losses.gan(self.discriminator.net(output), real=True)
+                self.discriminator.net.requires_grad_(True)
+        return found
+
+    def _judge(self, judge: Learner, judged: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Gradients of the discriminator; its two terms."""
+        terms: dict[str, Tensor] = {}
+        for part, (output, truth) in enumerate(judged):
+            with self._alone(judge, part < len(judged) - 1):
+                with self._autocast():
+                    logits = judge.model(torch.cat([truth, output.to(truth)]))
+                for_real, for_fake = logits.chunk(2)
+                real, fake = losses.gan(for_real, real=True), losses.gan(for_fake, real=False)
+                ((real + fake) / len(judged)).backward()
+            _add(terms, {"judge_real": real, "judge_fake": fake}, len(judged))
+        return terms
+
+    def _alone(self, learner: Learner, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Without exchange of gradients between processes, where more batches are to come before the step."""
+        return self._accelerator.no_sync(learner.model) if wanted else contextlib.nullcontext()
+
+    def _mean_of_processes(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self._accelerator.num_processes == 1:
+            return terms
+        means = cast(Tensor, self._accelerator.reduce(torch.stack(list(terms.values())), "mean"))
+        return dict(zip(terms, means.unbind(), strict=True))
+
+    # --- what stays
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs besides the config."""
+        state: dict[str, Any] = {name: learner.state_dict() for name, learner in self.learners.items()}
+        if self._pool is not None:
+            state["pools"] = gather_object([self._pool.state_dict()])
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state[name])
+        if self._pool is not None and self._accelerator.process_index < len(state["pools"]):
+            self._pool.load_state_dict(state["pools"][self._accelerator.process_index])
+
+    def validate(self, iteration: int, folder: Path, measured: Container[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Measure the averaged weights, and what to compare with unless that was measured; rows for the table."""
+        if self.validation is None:
+            return []
+        return [*self.validation.compare(measured), *self.validation.run(self.restorer.average, iteration, folder)]
+
+    def export(self, folder: Path, iteration: int) -> None:
+        """Write the averaged weights as `model.safetensors`."""
+        info = {"name": folder.name, "iterations": str(iteration)}
+        average = cast(Network, self.restorer.average)
+        save_restorer(folder / "model.safetensors", average, info=info)
+
+    def _learner(self, net: torch.nn.Module, config: Any, ema: float) -> Learner:
+        net = net.to(device=self._device)
+        if self._config.channels_last:
+            net = convert_conv2d_weight_memory_format(net, torch.channels_last)
+        return Learner(net, config=config, iterations=self._config.iterations, ema=ema, accelerator=self._accelerator)
+
+    def _load_features(self) -> Features | None:
+        loss = self._config.loss
+        if not loss.perceptual:
+            return None
+        assert loss.features is not None  # the config has been checked
+        return load_features(loss.features).to(self._device)
+
+
+def _add(terms: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> None:
+    """Add the terms of one of so many parts of a step to their mean."""
+    for name, value in found.items():
+        share = value.detach() / parts
+        terms[name] = terms[name] + share if name in terms else share
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Makes contexts in which layers compute in bf16, or as they are."""
+    chosen = choose_precision(device) if precision == "auto" else precision
+    if chosen != "bf16":
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Generator], scale: int) -> Tensor:
+    """Degrade each picture (b, 3, h, w) in a space drawn with the given shares, from its own generator."""
+    names, bounds = list(spaces), torch.tensor(list(spaces.values())).cumsum(0)
+    places = [torch.rand((), generator=generator) * bounds[-1] for generator in generators]
+    chosen = [names[min(int(torch.searchsorted(bounds, place, right=True)), len(names) - 1)] for place in places]
+    lr = gt.new_empty(len(gt), 3, gt.shape[2] // scale, gt.shape[3] // scale)
+    for space in dict.fromkeys(chosen):
+        members = [i for i, name in enumerate(chosen) if name == space]
+        lr[members], _ = recipe.degrade(gt[members], space, [generators[i] for i in members], scale)
+    return lr
+
+
+def make_source(config: DataConfig, scale: int, warn: Callable[[str], None]) -> Source:
+    """What the config's folders and shares make.
+
+    Raises:
+        ValueError: A folder is missing or empty, or shares that cannot be.
+    """
+    cache = int(config.cache_gb * 2**30)
+    if config.lr_folder is not None:
+        if len(config.folders) != 1 or config.drawings:
+            raise ConfigError("data.lr_folder goes with one of data.folders and without data.drawings")
+        return Pairs(
+            config.folders[0], config.lr_folder, scale=scale, meta_info=config.meta_info, cache_bytes=cache, warn=warn
+        )
+    if not config.folders and not config.drawings:
+        raise ConfigError("data.folders should name at least one folder of sharp pictures")
+    parts: list[tuple[Source, float]] = []
+    if config.folders and config.drawings < 1:
+        photographs = Photographs(config.folders, meta_info=config.meta_info, cache_bytes=cache, warn=warn)
+        parts.append((photographs, 1 - config.drawings))
+    if config.drawings:
+        parts.append((Drawings(), config.drawings))
+    return Mixture(parts)
+
+
+def _network(config: RestorerTraining) -> Network:
+    """The config's network, with the weights of `init` if that is given."""
+    net = KINDS[config.network.kind].network(config.network)
+    if config.init is not None:
+        try:
+            net.load_state_dict(load_restorer(config.init).state_dict())
+        except RuntimeError as error:
+            raise ConfigError(f"init: the weights of {config.init} do not fit the network of the config") from error
+    return net

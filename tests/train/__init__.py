@@ -1,0 +1,1 @@
+"""A package, since some of its modules have the names of others."""
