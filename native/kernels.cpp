@@ -1,4 +1,5 @@
 // The selective scan, forward and backward, for one instruction set: compiled once for each (see CMakeLists.txt).
+// The convolution before it is in conv.h.
 //
 // Order of work in a unit (an image and a slice of its channels): blocks of kBlock tokens outside, vectors of W
 // channels inside, a few states at a time in registers. Rows are read once, in runs as wide as the slice; the rows of
@@ -10,21 +11,22 @@ namespace {
 
 using namespace dacesr;
 
+INLINE int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }  // not std::min: see vec.h
 constexpr int64_t up(int64_t x) { return (x + W - 1) / W * W; }
 
 struct Slice {
     int64_t image, index, first, width;  // channels [first, first + width)
 };
 
-Slice slice_of(const ScanArgs& a, int64_t unit) {
-    const int64_t vectors = (a.d + W - 1) / W, image = unit / a.slices, index = unit % a.slices;
-    const int64_t first = vectors * index / a.slices * W, end = vectors * (index + 1) / a.slices * W;
-    return {image, index, first, (end < a.d ? end : a.d) - first};
+Slice slice_of(int64_t d, int slices, int64_t unit) {
+    const int64_t vectors = (d + W - 1) / W, image = unit / slices, index = unit % slices;
+    const int64_t first = vectors * index / slices * W, end = vectors * (index + 1) / slices * W;
+    return {image, index, first, least(end, d) - first};
 }
 
-int64_t widest_slice(const ScanArgs& a) {
-    const int64_t vectors = (a.d + W - 1) / W;
-    return (vectors + a.slices - 1) / a.slices * W;
+int64_t widest_slice(int64_t d, int slices) {
+    const int64_t vectors = (d + W - 1) / W;
+    return (vectors + slices - 1) / slices * W;
 }
 
 // The state before a block, kept for the backward pass in the layout of the workspace.
@@ -62,17 +64,25 @@ void copy_rows(float* to, const Rows& rows, int64_t image, int64_t t0, int token
     }
 }
 
-// Where W channels of one block lie in a (b, l, d) tensor.
+// Where W channels of one block lie in a (b, l, d) tensor. `get` and `put` also fetch what they will touch in the next
+// block, `ahead` tokens on: without that a third of the time is waiting for memory.
 struct Window {
     int64_t image, t0, channel;
-    int lanes;
+    int lanes, ahead;
     int64_t at(const Rows& r, int t) const { return image * r.batch + (t0 + t) * r.row + channel; }
-    INLINE vf get(const Rows& r, int t) const {
-        const int64_t i = at(r, t);
-        __builtin_prefetch(static_cast<const char*>(r.data) + (i + 2 * W) * (r.bf16 ? 2 : 4));
-        return load(r.data, i, r.bf16, lanes);
+    const char* next(const Rows& r, int64_t at) const {
+        return static_cast<const char*>(r.data) + (at + ahead * r.row) * (r.bf16 ? 2 : 4);
     }
-    INLINE void put(const Rows& r, int t, vf v) const { store(r.data, at(r, t), r.bf16, lanes, v); }
+    INLINE vf read(const Rows& r, int t) const { return load(r.data, at(r, t), r.bf16, lanes); }
+    INLINE vf get(const Rows& r, int t) const {
+        __builtin_prefetch(next(r, at(r, t)));
+        return read(r, t);
+    }
+    INLINE void put(const Rows& r, int t, vf v) const {
+        const int64_t i = at(r, t);
+        __builtin_prefetch(next(r, i), 1);
+        store(r.data, i, r.bf16, lanes, v);
+    }
 };
 
 // Calls step.run<count>(first) until all n states are done, `most` at a time.
@@ -98,6 +108,7 @@ struct ForwardStep {
             const vf step = load(dt + t * W), in = load(du + t * W);
             const float *b = B + t * n + k, *c = C + t * n + k;
             vf sum = load(y + t * W);
+            UNROLL
             for (int j = 0; j < kCount; ++j) {
                 state[j] = exp2_(step * decay[j]) * state[j] + in * b[j];
                 sum += state[j] * c[j];
@@ -109,7 +120,7 @@ struct ForwardStep {
 };
 
 void forward(const ScanArgs& a, int64_t unit, float* workspace) {
-    const Slice s = slice_of(a, unit);
+    const Slice s = slice_of(a.d, a.slices, unit);
     const int64_t n = a.n, blocks = (a.l + kBlock - 1) / kBlock;
     Arena arena{workspace};
     float *A = arena.take(up(s.width) * n), *h = arena.take(up(s.width) * n);
@@ -121,16 +132,17 @@ void forward(const ScanArgs& a, int64_t unit, float* workspace) {
 
     for (int64_t block = 0; block < blocks; ++block) {
         const int64_t t0 = block * kBlock;
-        const int tokens = a.l - t0 < kBlock ? int(a.l - t0) : kBlock;
+        const int tokens = int(least(a.l - t0, kBlock));
         copy_rows(B, a.B, s.image, t0, tokens, n);
         copy_rows(C, a.C, s.image, t0, tokens, n);
         if (a.starts) std::memcpy(starts_at(a, s, block), h, sizeof(float) * up(s.width) * n);
         for (int64_t c = 0; c < s.width; c += W) {
-            const Window w{s.image, t0, s.first + c, s.width - c < W ? int(s.width - c) : W};
+            const Window w{s.image, t0, s.first + c, int(least(s.width - c, W)), kBlock};
             const vf bias = a.bias ? load(a.bias, w.channel, false, w.lanes) : vf{};
             const vf skip = a.D ? load(a.D, w.channel, false, w.lanes) : vf{};
             for (int t = 0; t < tokens; ++t) {
-                const vf u = w.get(a.u, t), raw = w.get(a.delta, t) + bias, step = a.softplus ? softplus(raw) : raw;
+                const vf u = w.get(a.u, t), raw = w.get(a.delta, t) + bias;
+                const vf step = a.softplus ? softplus(raw).value : raw;
                 store(dt + t * W, step);
                 store(du + t * W, step * u);
                 store(y + t * W, skip * u);
@@ -167,6 +179,7 @@ struct BackwardStep {
             const vf step = load(dt + t * W), in = load(du + t * W), out = load(dy + t * W);
             const float *b = B + t * n + k, *c = C + t * n + k;
             vf sum = load(y + t * W);
+            UNROLL
             for (int j = 0; j < kCount; ++j) {
                 const vf factor = exp2_(step * decay[j]), before = factor * state[j];
                 float* dc = dC + (t * n + k + j) * W;
@@ -184,6 +197,7 @@ struct BackwardStep {
             const vf step = load(dt + t * W), in = load(du + t * W), out = load(dy + t * W);
             const float *b = B + t * n + k, *c = C + t * n + k;
             vf s_in = load(sum_in + t * W), s_dt = load(sum_dt + t * W);
+            UNROLL
             for (int j = 0; j < kCount; ++j) {
                 float* db = dB + (t * n + k + j) * W;
                 g[j] += out * c[j];
@@ -201,16 +215,65 @@ struct BackwardStep {
     }
 };
 
-void add_lanes(float* to, const float* from, int64_t count) {
+// The sums of the lanes of `count` vectors, which are overwritten.
+void add_lanes(float* to, float* from, int64_t count) {
+    typedef float v4 __attribute__((vector_size(16)));
     for (int64_t i = 0; i < count; ++i) {
-        float sum = 0;
-        for (int j = 0; j < W; ++j) sum += from[i * W + j];
-        to[i] = sum;
+        v4 sum, part;
+        std::memcpy(&sum, from + i * W, sizeof sum);
+        for (int j = 4; j < W; j += 4) std::memcpy(&part, from + i * W + j, sizeof part), sum += part;
+        std::memcpy(from + i * 4, &sum, sizeof sum);
     }
+    for (int64_t i = 0; i < count; ++i) to[i] = (from[i * 4] + from[i * 4 + 1]) + (from[i * 4 + 2] + from[i * 4 + 3]);
 }
 
+// What the adjoint needs of W channels over one block, each [token][W].
+struct BackwardBlock {
+    float *dt, *slope, *du, *dy, *gate, *y, *sum_in, *sum_dt;
+    int tokens;
+
+    void prepare(const ScanArgs& a, const GradArgs& g, const Window& w) const {
+        const vf bias = a.bias ? load(a.bias, w.channel, false, w.lanes) : vf{};
+        const vf skip = a.D ? load(a.D, w.channel, false, w.lanes) : vf{};
+        for (int t = 0; t < tokens; ++t) {
+            const vf in = w.get(a.u, t), raw = w.get(a.delta, t) + bias;
+            const Soft step = a.softplus ? softplus(raw) : Soft{raw, splat(1.f)};
+            vf out = w.get(g.dout, t);
+            if (a.z.data) {
+                const vf z = w.get(a.z, t), open = sigmoid(z);
+                store(gate + t * W, out * open * (1.f + z * (1.f - open)));
+                out *= z * open;
+            }
+            store(dt + t * W, step.value);
+            store(slope + t * W, step.slope);
+            store(du + t * W, step.value * in);
+            store(dy + t * W, out);
+            store(y + t * W, skip * in);
+            store(sum_in + t * W, vf{});
+            store(sum_dt + t * W, vf{});
+        }
+    }
+
+    void finish(const ScanArgs& a, const GradArgs& g, const Window& w, float* dD, float* dbias) const {
+        const vf skip = a.D ? load(a.D, w.channel, false, w.lanes) : vf{};
+        vf d_skip = load(dD), d_bias = load(dbias);
+        for (int t = 0; t < tokens; ++t) {
+            const vf x = w.read(a.u, t), out = load(dy + t * W), in = load(sum_in + t * W);
+            // A carries the factor log2(e) here, hence the 1 / log2(e).
+            const vf d_step = (load(sum_dt + t * W) * (1.f / kLog2e) + x * in) * load(slope + t * W);
+            w.put(g.du, t, load(dt + t * W) * in + skip * out);
+            w.put(g.ddelta, t, d_step);
+            if (a.z.data) w.put(g.dz, t, load(gate + t * W) * load(y + t * W));
+            d_skip += out * x;
+            d_bias += d_step;
+        }
+        store(dD, d_skip);
+        store(dbias, d_bias);
+    }
+};
+
 void backward(const ScanArgs& a, const GradArgs& g, int64_t unit, float* workspace) {
-    const Slice s = slice_of(a, unit);
+    const Slice s = slice_of(a.d, a.slices, unit);
     const int64_t n = a.n, blocks = (a.l + kBlock - 1) / kBlock, states = up(s.width) * n;
     Arena arena{workspace};
     float *A = arena.take(states), *carry = arena.take(states), *dA = arena.take(states);
@@ -218,8 +281,9 @@ void backward(const ScanArgs& a, const GradArgs& g, int64_t unit, float* workspa
     float *B = arena.take(kBlock * n), *C = arena.take(kBlock * n);
     float *dB = arena.take(kBlock * n * W), *dC = arena.take(kBlock * n * W);
     float *kept_a = arena.take(kBlock * DACESR_STATES * W), *kept_h = arena.take(kBlock * DACESR_STATES * W);
-    float *dt = arena.take(kBlock * W), *du = arena.take(kBlock * W), *dy = arena.take(kBlock * W);
-    float *y = arena.take(kBlock * W), *sum_in = arena.take(kBlock * W), *sum_dt = arena.take(kBlock * W);
+    BackwardBlock k;
+    float** const rows[] = {&k.dt, &k.slope, &k.du, &k.dy, &k.gate, &k.y, &k.sum_in, &k.sum_dt};
+    for (float** row : rows) *row = arena.take(kBlock * W);
     gather_states<true>(A, a.A + s.first * n, s.width, n);
     std::memset(dA, 0, sizeof(float) * states);
     std::memset(dD, 0, sizeof(float) * up(s.width));
@@ -229,53 +293,23 @@ void backward(const ScanArgs& a, const GradArgs& g, int64_t unit, float* workspa
 
     for (int64_t block = blocks - 1; block >= 0; --block) {
         const int64_t t0 = block * kBlock;
-        const int tokens = a.l - t0 < kBlock ? int(a.l - t0) : kBlock;
-        copy_rows(B, a.B, s.image, t0, tokens, n);
-        copy_rows(C, a.C, s.image, t0, tokens, n);
+        k.tokens = int(least(a.l - t0, kBlock));
+        copy_rows(B, a.B, s.image, t0, k.tokens, n);
+        copy_rows(C, a.C, s.image, t0, k.tokens, n);
         const float* start = starts_at(a, s, block);
         std::memset(dB, 0, sizeof(float) * kBlock * n * W);
         std::memset(dC, 0, sizeof(float) * kBlock * n * W);
         for (int64_t c = 0; c < s.width; c += W) {
-            const Window w{s.image, t0, s.first + c, s.width - c < W ? int(s.width - c) : W};
-            const vf bias = a.bias ? load(a.bias, w.channel, false, w.lanes) : vf{};
-            const vf skip = a.D ? load(a.D, w.channel, false, w.lanes) : vf{};
-            for (int t = 0; t < tokens; ++t) {
-                const vf u = w.get(a.u, t), raw = w.get(a.delta, t) + bias, step = a.softplus ? softplus(raw) : raw;
-                vf out = w.get(g.dout, t);
-                if (a.z.data) {
-                    const vf z = w.get(a.z, t);
-                    out *= z * sigmoid(z);
-                }
-                store(dt + t * W, step);
-                store(du + t * W, step * u);
-                store(dy + t * W, out);
-                store(y + t * W, skip * u);
-                store(sum_in + t * W, vf{});
-                store(sum_dt + t * W, vf{});
-            }
-            each_states<DACESR_STATES>(n, BackwardStep{A + c * n, B, C, dt, du, dy, start + c * n, y, carry + c * n,
-                                                       dA + c * n, sum_in, sum_dt, dB, dC, kept_a, kept_h, n, tokens});
-            vf d_skip = load(dD + c), d_bias = load(dbias + c);
-            for (int t = 0; t < tokens; ++t) {
-                const vf u = w.get(a.u, t), out = load(dy + t * W), in = load(sum_in + t * W);
-                // A carries the factor log2(e) here, hence the 1 / log2(e).
-                vf d_step = load(sum_dt + t * W) * (1.f / kLog2e) + u * in;
-                if (a.softplus) d_step *= sigmoid(w.get(a.delta, t) + bias);
-                w.put(g.du, t, load(dt + t * W) * in + skip * out);
-                w.put(g.ddelta, t, d_step);
-                d_skip += out * u;
-                d_bias += d_step;
-                if (a.z.data) {
-                    const vf z = w.get(a.z, t), gate = sigmoid(z);
-                    w.put(g.dz, t, w.get(g.dout, t) * load(y + t * W) * gate * (1.f + z * (1.f - gate)));
-                }
-            }
-            store(dD + c, d_skip);
-            store(dbias + c, d_bias);
+            const Window w{s.image, t0, s.first + c, int(least(s.width - c, W)), -kBlock};
+            k.prepare(a, g, w);
+            each_states<DACESR_STATES>(n, BackwardStep{A + c * n, B, C, k.dt, k.du, k.dy, start + c * n, k.y,
+                                                       carry + c * n, dA + c * n, k.sum_in, k.sum_dt, dB, dC, kept_a,
+                                                       kept_h, n, k.tokens});
+            k.finish(a, g, w, dD + c, dbias + c);
         }
         const int64_t at = ((s.index * a.b + s.image) * a.l + t0) * n;
-        add_lanes(g.dB + at, dB, tokens * n);
-        add_lanes(g.dC + at, dC, tokens * n);
+        add_lanes(g.dB + at, dB, k.tokens * n);
+        add_lanes(g.dC + at, dC, k.tokens * n);
     }
     const int64_t channel = s.image * a.d + s.first;
     scatter_states(g.dA + channel * n, dA, s.width, n);
@@ -284,13 +318,16 @@ void backward(const ScanArgs& a, const GradArgs& g, int64_t unit, float* workspa
 }
 
 size_t workspace(const ScanArgs& a, bool with_backward) {
-    const int64_t width = widest_slice(a), n = a.n;
+    const int64_t width = widest_slice(a.d, a.slices), n = a.n;
     const int64_t forward_floats = 2 * width * n + 2 * up(kBlock * n) + 3 * kBlock * W;
     const int64_t backward_floats = 3 * width * n + 2 * width + 2 * up(kBlock * n) + 2 * kBlock * n * W +
-                                    2 * kBlock * DACESR_STATES * W + 6 * kBlock * W;
+                                    2 * kBlock * DACESR_STATES * W + 8 * kBlock * W;
     return size_t(with_backward ? backward_floats : forward_floats);
 }
 
 }  // namespace
 
-const dacesr::Kernels dacesr::DACESR_KERNELS = {DACESR_NAME, W, workspace, forward, backward};
+#include "conv.h"
+
+const dacesr::Kernels dacesr::DACESR_KERNELS = {DACESR_NAME, W, workspace, forward, backward,
+                                                conv_workspace, conv_forward, conv_backward};

@@ -150,6 +150,37 @@ void backward(const Array& u, const Array& delta, const Array& A, const Array& B
     parallel(a.b * slices, threads, k.workspace(a, true), [&](int64_t unit, float* p) { k.backward(a, g, unit, p); });
 }
 
+ConvArgs conv_args(const Array& x, const Array& weight, const Maybe& bias, int slices) {
+    if (x.ndim() != 3 || weight.ndim() != 2) throw std::invalid_argument("x must be (b, l, d) and weight (d, taps)");
+    ConvArgs a;
+    a.b = x.shape(0), a.l = x.shape(1), a.d = x.shape(2), a.taps = weight.shape(1), a.slices = slices;
+    if (a.taps < 1 || a.taps > kMaxTaps) throw std::invalid_argument("weight: the native convolution takes 1 to 32 taps");
+    if (slices < 1) throw std::invalid_argument("slices must be positive");
+    a.x = rows("x", x, a.b, a.l, a.d);
+    a.weight = packed("weight", weight, {a.d, a.taps}), a.bias = packed("bias", bias, {a.d});
+    return a;
+}
+
+void conv_forward(const Array& x, const Array& weight, const Maybe& bias, const Array& out, int slices, int threads,
+                  const std::string& isa) {
+    ConvArgs a = conv_args(x, weight, bias, slices);
+    a.out = rows("out", out, a.b, a.l, a.d);
+    const Kernels& k = choose(isa);
+    nb::gil_scoped_release release;
+    parallel(a.b * slices, threads, k.conv_workspace(a, false), [&](int64_t u, float* p) { k.conv_forward(a, u, p); });
+}
+
+void conv_backward(const Array& x, const Array& weight, const Maybe& bias, const Array& dout, const Array& dx,
+                   const Array& dweight, const Array& dbias, int slices, int threads, const std::string& isa) {
+    const ConvArgs a = conv_args(x, weight, bias, slices);
+    ConvGrads g;
+    g.dout = rows("dout", dout, a.b, a.l, a.d), g.dx = rows("dx", dx, a.b, a.l, a.d);
+    g.dweight = packed("dweight", dweight, {a.b, a.d, a.taps}), g.dbias = packed("dbias", dbias, {a.b, a.d});
+    const Kernels& k = choose(isa);
+    nb::gil_scoped_release release;
+    parallel(a.b * slices, threads, k.conv_workspace(a, true), [&](int64_t u, float* p) { k.conv_backward(a, g, u, p); });
+}
+
 // Slices per image, so that the units of work divide well among the threads: 1 where the batch does that already.
 int slices_for(int64_t b, int64_t d, int threads, const std::string& isa) {
     const int64_t vectors = (d + choose(isa).width - 1) / choose(isa).width;
@@ -162,6 +193,7 @@ int slices_for(int64_t b, int64_t d, int threads, const std::string& isa) {
 NB_MODULE(_native, m) {
     m.attr("BLOCK") = kBlock;
     m.attr("MAX_STATES") = kMaxStates;
+    m.attr("MAX_TAPS") = kMaxTaps;
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (const Kernels* k : supported()) names.emplace_back(k->name);
@@ -178,4 +210,9 @@ NB_MODULE(_native, m) {
           nb::arg("starts"), nb::arg("dout"), nb::arg("dlast").none(), nb::arg("du"), nb::arg("ddelta"),
           nb::arg("dz").none(), nb::arg("dA"), nb::arg("dB"), nb::arg("dC"), nb::arg("dD"), nb::arg("dbias"),
           nb::arg("slices"), nb::arg("threads"), nb::arg("isa") = "");
+    m.def("conv_forward", &conv_forward, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("out"),
+          nb::arg("slices"), nb::arg("threads"), nb::arg("isa") = "");
+    m.def("conv_backward", &conv_backward, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("dout"),
+          nb::arg("dx"), nb::arg("dweight"), nb::arg("dbias"), nb::arg("slices"), nb::arg("threads"),
+          nb::arg("isa") = "");
 }

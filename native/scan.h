@@ -1,4 +1,4 @@
-// Selective scan of Mamba-1 on the CPU: what the binding and the kernels agree on.
+// Selective scan and causal convolution of Mamba-1 on the CPU: what the binding and the kernels agree on.
 // Letters: b batch, d channels, l tokens, n states. Rows are tokens; channels (or states) have unit stride.
 #pragma once
 #include <cstddef>
@@ -8,6 +8,7 @@ namespace dacesr {
 
 constexpr int kBlock = 32;       // tokens handled before moving to the next channels; states are kept at this interval
 constexpr int kMaxStates = 64;   // n at most
+constexpr int kMaxTaps = 32;     // of the convolution
 
 // A (b, l, width) view: strides in elements, fp32 or bfloat16. A null pointer means "not given".
 struct Rows {
@@ -36,6 +37,19 @@ struct GradArgs {
     float *dB = nullptr, *dC = nullptr;                    // (slices, b, l, n): one part per slice, outputs
 };
 
+// The causal convolution over x (b, l, d) and the SiLU behind it.
+struct ConvArgs {
+    int64_t b = 0, d = 0, l = 0, taps = 0;
+    Rows x, out;
+    const float *weight = nullptr, *bias = nullptr;  // (d, taps), (d)
+    int slices = 1;
+};
+
+struct ConvGrads {
+    Rows dout, dx;
+    float *dweight = nullptr, *dbias = nullptr;      // (b, d, taps), (b, d): one part per image, outputs
+};
+
 // One kernel set per instruction set. A unit is (image, slice); a workspace serves one thread.
 struct Kernels {
     const char* name;
@@ -43,6 +57,9 @@ struct Kernels {
     size_t (*workspace)(const ScanArgs&, bool backward);  // floats
     void (*forward)(const ScanArgs&, int64_t unit, float* workspace);
     void (*backward)(const ScanArgs&, const GradArgs&, int64_t unit, float* workspace);
+    size_t (*conv_workspace)(const ConvArgs&, bool backward);
+    void (*conv_forward)(const ConvArgs&, int64_t unit, float* workspace);
+    void (*conv_backward)(const ConvArgs&, const ConvGrads&, int64_t unit, float* workspace);
 };
 
 extern const Kernels kBaselineKernels;

@@ -6,15 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from dacesr.nets import mamba
+from dacesr.nets import conv_native, mamba, scan_native
 from dacesr.nets.mamba import (
     ORDERS,
     ROW_ORDER,
+    DeltaProjection,
     MambaMixer,
     Order,
     ViMM,
     ViMMs,
     causal_conv1d,
+    causal_conv_silu,
     reorder,
     to_image,
     to_tokens,
@@ -106,6 +108,87 @@ def test_causal_conv1d_is_a_conv1d_that_never_looks_ahead(batch, length, taps):
     for x in both.chunk(2, dim=-1):  # strided slices, as from in_proj
         expected = F.conv1d(F.pad(x.mT, (taps - 1, 0)), weight, bias, groups=6).mT
         torch.testing.assert_close(causal_conv1d(x, weight, bias), expected)
+
+
+def convolved(function, x, weight, bias, grad):
+    """What a convolution gives, and its gradients."""
+    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+    out = function(*leaves)
+    return out.detach(), *torch.autograd.grad(out, leaves, grad)
+
+
+def assert_equal_to(exact, found, tolerance):
+    for ours, theirs in zip(found, exact, strict=True):
+        error = (ours.double() - theirs).abs().max() / theirs.abs().max().clamp_min(1)
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("isa", scan_native.instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("batch", "length", "width", "taps"),
+    [(1, 1, 1, 4), (2, 33, 37, 4), (3, 100, 8, 1), (1, 75, 40, 7), (1, 20, 50, 32), (2, 64, 128, 4)],
+)
+def test_native_convolution_and_its_gradients_are_those_of_pytorch(monkeypatch, isa, dtype, batch, length, width, taps):
+    native = conv_native._native
+
+    class Forced:
+        conv_forward = staticmethod(lambda *args: native.conv_forward(*args, isa))
+        conv_backward = staticmethod(lambda *args: native.conv_backward(*args, isa))
+        slices_for = staticmethod(lambda *args: native.slices_for(*args, isa))
+
+    monkeypatch.setattr(conv_native, "_native", Forced)
+    x, grad = torch.randn(batch, length, 2 * width).to(dtype).chunk(2, dim=-1)
+    weight, bias = torch.randn(width, 1, taps), torch.randn(width)
+
+    def plain(x, weight, bias):
+        return F.silu(F.conv1d(F.pad(x.mT, (taps - 1, 0)), weight, bias, groups=width).mT)
+
+    exact = convolved(plain, x.double(), weight.double(), bias.double(), grad.double())
+    found = convolved(causal_conv_silu, x, weight, bias, grad)
+    assert [t.dtype for t in found] == [dtype, dtype, torch.float32, torch.float32]
+    assert_equal_to(exact[:2], found[:2], 2e-6 if dtype == torch.float32 else 4e-3)
+    assert_equal_to(exact[2:], found[2:], 2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_native_convolution_on_any_number_of_threads(threads):
+    before = torch.get_num_threads()
+    x, weight, bias, grad = torch.randn(1, 50, 40), torch.randn(40, 1, 4), torch.randn(40), torch.randn(1, 50, 40)
+    try:
+        torch.set_num_threads(threads)
+        found = convolved(causal_conv_silu, x, weight, bias, grad)
+    finally:
+        torch.set_num_threads(before)
+    exact = convolved(lambda *leaves: F.silu(causal_conv1d(*leaves)), x, weight, bias, grad)
+    assert_equal_to([t.double() for t in exact], found, 2e-6)
+
+
+def test_the_convolution_passes_pytorch_checks():
+    args = [torch.randn(2, 9, 6), torch.randn(6, 4), torch.randn(6)]
+    torch.library.opcheck(conv_native.conv_op, [t.requires_grad_() for t in args])
+    torch.library.opcheck(conv_native.conv_op, [*(t.detach().requires_grad_() for t in args[:2]), None])
+
+
+def test_what_native_cannot_take_is_convolved_by_pytorch(monkeypatch):
+    x, weight, bias = torch.randn(1, 40, 6), torch.randn(6, 1, 4), torch.randn(6)
+    wide = torch.randn(6, 1, conv_native.MAX_TAPS + 1)
+    expected = causal_conv_silu(x, weight, bias)
+    monkeypatch.setattr(conv_native, "conv_op", None)
+    assert causal_conv_silu(x.double(), weight.double(), bias.double()).dtype == torch.float64
+    assert causal_conv_silu(x, wide, bias).shape == x.shape
+    monkeypatch.setattr(mamba, "conv_native", None)
+    torch.testing.assert_close(causal_conv_silu(x, weight, bias), expected)
+
+
+def test_gradients_of_the_delta_projection_are_those_of_a_linear_layer():
+    layer = DeltaProjection(3, 10)
+    x, grad = torch.randn(2, 7, 9)[..., :3].requires_grad_(), torch.randn(2, 7, 10)
+    found = torch.autograd.grad(layer(x), (x, layer.weight), grad)
+    expected = torch.autograd.grad(F.linear(x, layer.weight), (x, layer.weight), grad)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert torch.equal(layer(x), F.linear(x, layer.weight))
 
 
 def test_a_token_sees_only_tokens_before_it():

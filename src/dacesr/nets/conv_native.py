@@ -1,0 +1,85 @@
+"""Mamba's causal convolution and the SiLU behind it in C++ (`native/`), as the operator `dacesr::causal_conv_silu`.
+
+One pass over the tokens forward and one backward, where PyTorch's weight gradient of a depth-wise convolution alone
+takes as long as the selective scan's whole backward pass. Sums are fp32 whatever the inputs are.
+"""
+
+import torch
+from torch import Tensor
+
+from dacesr import _native
+
+DTYPES = (torch.float32, torch.bfloat16)
+MAX_TAPS: int = _native.MAX_TAPS
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Detached, with unit stride on the last dimension; a copy only where it must be."""
+    x = x.detach()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _packed(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().float().contiguous()
+
+
+@torch.library.custom_op("dacesr::causal_conv_silu", mutates_args=(), device_types="cpu")
+def conv_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (b, l, d), weight (d, taps), bias (d) -> (b, l, d) in x's type."""
+    out = torch.empty(x.shape, dtype=x.dtype)
+    threads = torch.get_num_threads()
+    slices = _native.slices_for(x.shape[0], x.shape[2], threads)
+    _native.conv_forward(_rows(x), _packed(weight), _packed(bias), out, slices, threads)
+    return out
+
+
+@conv_op.register_fake
+def _(x, weight, bias):
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("dacesr::causal_conv_silu_backward", mutates_args=(), device_types="cpu")
+def conv_backward_op(x: Tensor, weight: Tensor, bias: Tensor | None, dout: Tensor) -> list[Tensor]:
+    """Return the gradients of x, weight and bias (unused where there is none)."""
+    (b, _, d), taps = x.shape, weight.shape[1]
+    dx, dweight, dbias = torch.empty(x.shape, dtype=x.dtype), torch.empty((b, d, taps)), torch.empty((b, d))
+    threads = torch.get_num_threads()
+    slices = _native.slices_for(b, d, threads)
+    _native.conv_backward(_rows(x), _packed(weight), _packed(bias), _rows(dout), dx, dweight, dbias, slices, threads)
+    return [dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(weight.dtype if bias is None else bias.dtype)]
+
+
+@conv_backward_op.register_fake
+def _(x, weight, bias, dout):
+    return [
+        x.new_empty(x.shape),
+        weight.new_empty(weight.shape),
+        (weight if bias is None else bias).new_empty(x.shape[2]),
+    ]
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, dout):
+    x, weight, bias = ctx.saved_tensors
+    dx, dweight, dbias = conv_backward_op(x, weight, bias, dout)
+    return dx, dweight, None if bias is None else dbias
+
+
+conv_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def causal_conv_silu_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """SiLU of a depth-wise convolution over the current and the taps - 1 previous tokens, on the CPU.
+
+    Args:
+        x: (b, l, d) in fp32 or bfloat16, l >= 1; read in place where the stride along d is 1.
+        weight: (d, 1, taps), at most `MAX_TAPS`.
+        bias: (d) or None.
+
+    Returns:
+        (b, l, d) in x's dtype.
+    """
+    return conv_op(x, weight.squeeze(1), bias)
