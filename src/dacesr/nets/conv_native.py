@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 
 from dacesr import _native
+from dacesr.nets.scan_operator import packed, unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16)
 MAX_TAPS: int = _native.MAX_TAPS
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Detached, with unit stride on the last dimension; a copy only where it must be."""
-    x = x.detach()
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _packed(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().float().contiguous()
 
 
 @torch.library.custom_op("dacesr::causal_conv_silu", mutates_args=(), device_types="cpu")
@@ -29,7 +20,7 @@ def conv_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype)
     threads = torch.get_num_threads()
     slices = _native.slices_for(x.shape[0], x.shape[2], threads)
-    _native.conv_forward(_rows(x), _packed(weight), _packed(bias), out, slices, threads)
+    _native.conv_forward(unit_stride(x), packed(weight), packed(bias), out, slices, threads)
     return out
 
 
@@ -45,7 +36,9 @@ def conv_backward_op(x: Tensor, weight: Tensor, bias: Tensor | None, dout: Tenso
     dx, dweight, dbias = torch.empty(x.shape, dtype=x.dtype), torch.empty((b, d, taps)), torch.empty((b, d))
     threads = torch.get_num_threads()
     slices = _native.slices_for(b, d, threads)
-    _native.conv_backward(_rows(x), _packed(weight), _packed(bias), _rows(dout), dx, dweight, dbias, slices, threads)
+    _native.conv_backward(
+        unit_stride(x), packed(weight), packed(bias), unit_stride(dout), dx, dweight, dbias, slices, threads
+    )
     return [dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(weight.dtype if bias is None else bias.dtype)]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dacesr import _native
+from dacesr.nets.scan_operator import fake_gradients, gradients, make_differentiable, packed, run, unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_STATES: int = _native.MAX_STATES
@@ -28,15 +29,7 @@ def _starts_shape(u: Tensor, A: Tensor) -> tuple[int, int, int, int]:
 
 
 def _ready(x: Tensor | None) -> Tensor | None:
-    """Detached, with unit stride on the last dimension; a copy only where it must be."""
-    if x is None:
-        return None
-    x = x.detach()
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _packed(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().float().contiguous()
+    return None if x is None else unit_stride(x)
 
 
 @torch.library.custom_op("dacesr::selective_scan", mutates_args=(), device_types="cpu")
@@ -61,8 +54,8 @@ def scan_op(
     threads = torch.get_num_threads()
     slices = _native.slices_for(b, d, threads)
     _native.forward(
-        *map(_ready, (u, delta)), _packed(A), *map(_ready, (B, C)), _packed(D), _ready(z), _packed(delta_bias),
-        delta_softplus, _packed(initial_state), out, last, starts if keep_states else None, slices, threads,
+        *map(_ready, (u, delta)), packed(A), *map(_ready, (B, C)), packed(D), _ready(z), packed(delta_bias),
+        delta_softplus, packed(initial_state), out, last, starts if keep_states else None, slices, threads,
     )  # fmt: skip
     return out, last, starts
 
@@ -101,51 +94,14 @@ def scan_backward_op(
     dA, dD, dbias = torch.empty((b, d, n)), torch.empty((b, d)), torch.empty((b, d))
     dB, dC = torch.empty((slices, b, l, n)), torch.empty((slices, b, l, n))
     _native.backward(
-        *map(_ready, (u, delta)), _packed(A), *map(_ready, (B, C)), _packed(D), _ready(z), _packed(delta_bias),
-        delta_softplus, starts, _ready(dout), _packed(dlast), du, ddelta, dz, dA, dB, dC, dD, dbias, slices, threads,
+        *map(_ready, (u, delta)), packed(A), *map(_ready, (B, C)), packed(D), _ready(z), packed(delta_bias),
+        delta_softplus, starts, _ready(dout), packed(dlast), du, ddelta, dz, dA, dB, dC, dD, dbias, slices, threads,
     )  # fmt: skip
-    return [
-        du,
-        ddelta,
-        dA.sum(0).to(A.dtype),
-        dB.sum(0).to(B.dtype),
-        dC.sum(0).to(C.dtype),
-        dD.sum(0).to(u.dtype if D is None else D.dtype),
-        torch.empty(0) if dz is None else dz,
-        dbias.sum(0).to(u.dtype if delta_bias is None else delta_bias.dtype),
-    ]
+    return gradients((u, delta, A, B, C, D, z, delta_bias), (du, ddelta, dz), (dA, dB, dC, dD, dbias))
 
 
-@scan_backward_op.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, starts, dout, dlast):
-    d = u.shape[2]
-    return [
-        u.new_empty(u.shape),
-        delta.new_empty(delta.shape),
-        A.new_empty(A.shape),
-        B.new_empty(B.shape),
-        C.new_empty(C.shape),
-        (u if D is None else D).new_empty((d,)),
-        u.new_empty((0,), dtype=torch.float32) if z is None else z.new_empty(z.shape),
-        (u if delta_bias is None else delta_bias).new_empty((d,)),
-    ]
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, _, keep_states = inputs
-    if not keep_states:
-        raise RuntimeError("dacesr::selective_scan needs keep_states=True where gradients are wanted")
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.mark_non_differentiable(output[2])
-
-
-def _backward(ctx, dout, dlast, _):
-    *tensors, starts = ctx.saved_tensors
-    grads = scan_backward_op(*tensors, ctx.delta_softplus, starts, dout, dlast)
-    return *(g if x is not None else None for x, g in zip(tensors, grads, strict=True)), None, None, None
-
-
-scan_op.register_autograd(_backward, setup_context=_setup_context)
+scan_backward_op.register_fake(fake_gradients)
+make_differentiable(scan_op, scan_backward_op, "selective_scan")
 
 
 def selective_scan_native(
@@ -165,9 +121,7 @@ def selective_scan_native(
     float16 is computed by way of float32 copies.
     """
     dtype = u.dtype
-    rows = [x if x is None else x.mT for x in (u, delta, B, C, z)]
-    u_, delta_, B_, C_, z_ = (x.float() if x is not None and x.dtype == torch.float16 else x for x in rows)
-    inputs = (u, delta, A, B, C, D, z, delta_bias)
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    out, last, _ = scan_op(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, initial_state, keep)
-    return out.mT.to(dtype), last
+    u, delta, B, C = (x.float() if x.dtype == torch.float16 else x for x in (u, delta, B, C))
+    z = z.float() if z is not None and z.dtype == torch.float16 else z
+    out, last = run(scan_op, (u, delta, A, B, C, D, z, delta_bias), delta_softplus, initial_state)
+    return out.to(dtype), last

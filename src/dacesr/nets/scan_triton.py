@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dacesr.nets.scan_operator import fake_gradients, gradients, make_differentiable, packed, run, unit_stride
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_STATES = 64
 EVERY = 32  # tokens
@@ -198,13 +200,8 @@ def _rows(x: Tensor | None) -> tuple[Tensor | None, int, int]:
     """A kernel's three arguments for a (b, l, ...) tensor; a copy only where its last dimension has gaps."""
     if x is None:
         return None, 0, 0
-    x = x.detach()
-    x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    x = unit_stride(x)
     return x, x.stride(0), x.stride(1)
-
-
-def _packed(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach().float().contiguous()
 
 
 def _starts_shape(u: Tensor, A: Tensor) -> tuple[int, int, int, int]:
@@ -234,7 +231,7 @@ def scan_op(
     with torch.cuda.device_of(u):
         _forward[(b * _blocks(d, width),)](
             *_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z),
-            *map(_packed, (A, D, delta_bias, initial_state)), out, last, starts if keep_states else None, l, d, n,
+            *map(packed, (A, D, delta_bias, initial_state)), out, last, starts if keep_states else None, l, d, n,
             SOFTPLUS=delta_softplus, EVERY=EVERY, WIDTH=width, STATES=states, **_LAUNCH,
         )  # fmt: skip
     return out, last, starts
@@ -277,52 +274,15 @@ def scan_backward_op(
     with torch.cuda.device_of(u):
         _backward[(b * blocks,)](
             *_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z), *_rows(dout),
-            *map(_packed, (A, D, delta_bias)), starts, _packed(dlast), scratch,
+            *map(packed, (A, D, delta_bias)), starts, packed(dlast), scratch,
             du, ddelta, dz, dA, dB, dC, dD, dbias, l, d, n,
             SOFTPLUS=delta_softplus, EVERY=EVERY, WIDTH=width, STATES=states, **_LAUNCH,
         )  # fmt: skip
-    return [
-        du,
-        ddelta,
-        dA.sum(0).to(A.dtype),
-        dB.sum(0).to(B.dtype),
-        dC.sum(0).to(C.dtype),
-        dD.sum(0).to(u.dtype if D is None else D.dtype),
-        u.new_empty(0) if dz is None else dz,
-        dbias.sum(0).to(u.dtype if delta_bias is None else delta_bias.dtype),
-    ]
+    return gradients((u, delta, A, B, C, D, z, delta_bias), (du, ddelta, dz), (dA, dB, dC, dD, dbias))
 
 
-@scan_backward_op.register_fake
-def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, starts, dout, dlast):
-    d = u.shape[2]
-    return [
-        u.new_empty(u.shape),
-        delta.new_empty(delta.shape),
-        A.new_empty(A.shape),
-        B.new_empty(B.shape),
-        C.new_empty(C.shape),
-        (u if D is None else D).new_empty((d,)),
-        u.new_empty((0,)) if z is None else z.new_empty(z.shape),
-        (u if delta_bias is None else delta_bias).new_empty((d,)),
-    ]
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, _, keep_states = inputs
-    if not keep_states:
-        raise RuntimeError("dacesr::selective_scan_triton needs keep_states=True where gradients are wanted")
-    ctx.save_for_backward(*tensors, output[2])
-    ctx.mark_non_differentiable(output[2])
-
-
-def _differentiate(ctx, dout, dlast, _):
-    *tensors, starts = ctx.saved_tensors
-    grads = scan_backward_op(*tensors, ctx.delta_softplus, starts, dout, dlast)
-    return *(g if x is not None else None for x, g in zip(tensors, grads, strict=True)), None, None, None
-
-
-scan_op.register_autograd(_differentiate, setup_context=_setup_context)
+scan_backward_op.register_fake(fake_gradients)
+make_differentiable(scan_op, scan_backward_op, "selective_scan_triton")
 
 
 def selective_scan_triton(
@@ -338,9 +298,4 @@ def selective_scan_triton(
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`selective_scan` on CUDA; tensors as there, (b, d, l) and (b, n, l), without a copy if channel-last in memory."""
-    rows = [x if x is None else x.mT for x in (u, delta, B, C, z)]
-    inputs = (u, delta, A, B, C, D, z, delta_bias)
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    u_, delta_, B_, C_, z_ = rows
-    out, last, _ = scan_op(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, initial_state, keep)
-    return out.mT, last
+    return run(scan_op, (u, delta, A, B, C, D, z, delta_bias), delta_softplus, initial_state)
