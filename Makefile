@@ -13,8 +13,6 @@ SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -name '*.so') \
            pyproject.toml constraints.txt CMakeLists.txt README.md LICENSE
 
 demo: .venv/.installed
-	@if [ -z "$(WEIGHTS)" ] && ! $(BIN)/python -c 'import sys, dacesr.checkpoint as c; sys.exit(not c.bundled_names())'; \
-	then echo "No weights are bundled yet: give a checkpoint file, as in 'make demo WEIGHTS=DVMSR.pth'." >&2; exit 1; fi
 	$(BIN)/dacesr upscale examples -o out $(if $(WEIGHTS),-n "$(WEIGHTS)")
 	$(BIN)/python examples/sheet.py examples out -o out/sheet.png
 	@echo "The upscaled pictures are in out/, the before/after sheet is out/sheet.png."
