@@ -6,6 +6,7 @@ be in memory changes it.
 
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -59,7 +60,7 @@ class _TooSmall(Exception):
     """A picture has fewer pixels a side than a sample needs."""
 
 
-class _Folder:
+class _Folder(ABC):
     """Draws one of several items, and another one where it cannot be used.
 
     Attributes:
@@ -97,8 +98,9 @@ class _Folder:
                 self._report(item, error)
         raise ValueError(f"{self._name} holds no picture to train on: {failed[min(failed)]}")
 
+    @abstractmethod
     def _take(self, item: int, size: int, generator: torch.Generator) -> Sample:
-        raise NotImplementedError
+        """A sample of an item, or ImageError or _TooSmall where it cannot be used."""
 
     def _report(self, item: int, error: Exception) -> None:
         if item in self._met:
