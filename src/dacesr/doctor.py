@@ -8,7 +8,7 @@ import torch
 
 from dacesr import __version__
 from dacesr.checkpoint import bundled_names
-from dacesr.inference import choose_device, choose_precision
+from dacesr.device import choose_device, choose_precision
 from dacesr.memory import free_bytes
 from dacesr.nets.scan import available_backends, scan_native
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from dacesr.checkpoint import Network, load_restorer, resolve
-from dacesr.device import choose_device as choose_device
 from dacesr.device import choose_precision, find_device
 from dacesr.image import Picture, PictureWriter, open_picture
 from dacesr.memory import free_bytes, is_out_of_memory
