@@ -443,7 +443,7 @@ def test_a_checkpoint_without_a_network_is_said_so(tmp_path, content, said):
         (["conv_first.weight", "body.0.rdb1.conv1.weight"], "RRDB"),
         (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "RRDB"),
         (["layers.0.residual_group.blocks.0.attn.relative_position_bias_table"], "SwinIR"),
-        (["visual_encoder.patch_embed.proj.weight", "tagging_head.encoder.layer.0.output.dense.weight"], "RAM"),
+        (["visual_encoder.layers.0.blocks.0.attn.qkv.lora_A"], "LoRA"),
     ],
 )
 def test_another_architecture_is_named_and_described(tmp_path, names, architecture):

@@ -10,7 +10,17 @@ from torch import Tensor
 from dacesr import metrics
 from dacesr.featurefile import load_lpips, load_niqe
 from dacesr.image import read
-from dacesr.metrics import LPIPS, NiqeParameters, gmsd, lpips, niqe, psnr, ssim
+from dacesr.metrics import (
+    LPIPS,
+    NiqeParameters,
+    average_precision,
+    gmsd,
+    lpips,
+    mean_average_precision,
+    niqe,
+    psnr,
+    ssim,
+)
 from dacesr.nets.features import Features
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -218,3 +228,61 @@ def test_lpips_weights_must_fit_the_maps():
     features = Features(name="squeezenet")
     with pytest.raises(ValueError, match="squeezenet has channels"):
         LPIPS(features=features, weights={"relu1": torch.ones(64)})
+
+
+def plain_average_precision(scores: list[float], labels: list[int]) -> float:
+    """Threshold by threshold, from the highest score down."""
+    total, recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [label for score, label in zip(scores, labels, strict=True) if score >= threshold]
+        new = sum(taken) / sum(labels)
+        total += (new - recall) * sum(taken) / len(taken)
+        recall = new
+    return total
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0], 1),
+        ([0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1], (1 / 3 + 2 / 4) / 2),
+        ([0.6, 0.9, 0.7, 0.8], [1, 1, 0, 0], (1 + 2 / 4) / 2),
+        ([0.5, 0.5, 0.5, 0.5], [0, 1, 0, 0], 1 / 4),
+        ([0.9, 0.5, 0.5, 0.1], [0, 1, 0, 1], (1 / 3 + 2 / 4) / 2),
+        ([float("inf"), 0.0, -0.0, -float("inf")], [0, 1, 1, 0], 2 / 3),
+        ([0.3], [1], 1),
+    ],
+)
+def test_average_precision_by_hand(scores: list[float], labels: list[int], expected: float) -> None:
+    found = average_precision(torch.tensor(scores)[:, None], torch.tensor(labels)[:, None])
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("levels", [2, 7, 10**6])
+def test_average_precision_against_plain_python(levels: int) -> None:
+    scores = torch.randint(levels, (60, 9)) / levels
+    labels = torch.rand(60, 9) < torch.linspace(0.05, 0.95, 9)
+    columns = zip(scores.T.tolist(), labels.T.int().tolist(), strict=True)
+    expected = [plain_average_precision(*column) for column in columns]
+    found = average_precision(scores, labels)
+    assert found.tolist() == pytest.approx(expected)
+    order = torch.randperm(60)
+    assert torch.equal(average_precision(scores[order], labels[order].float()), found)
+
+
+def test_tags_that_no_picture_has_do_not_count() -> None:
+    scores, labels = torch.rand(8, 3), torch.tensor([[1, 0, 0], [0, 0, 1]] * 4)
+    found = average_precision(scores, labels)
+    assert found.isnan().tolist() == [False, True, False]
+    assert mean_average_precision(scores, labels).item() == pytest.approx((found[0] + found[2]).item() / 2)
+    assert mean_average_precision(scores, torch.zeros(8, 3)).isnan()
+
+
+def test_average_precision_refuses_what_it_cannot_rank() -> None:
+    with pytest.raises(ValueError, match=r"\(n, tags\) alike, not \(2, 3\) and \(3, 2\)"):
+        average_precision(torch.rand(2, 3), torch.ones(3, 2))
+    with pytest.raises(ValueError, match="alike"):
+        average_precision(torch.rand(0, 3), torch.ones(0, 3))
+    with pytest.raises(ValueError, match="NaN"):
+        average_precision(torch.tensor([[math.nan]]), torch.ones(1, 1))

@@ -5,7 +5,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig
+from pydantic import ValidationError
+from torch import Tensor
+
+from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig, TaggerConfig, explain
+from dacesr.tensorfile import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -13,19 +17,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 def _restorer_config(shapes: Shapes) -> RestorerConfig:
     """Hyper-parameters of a released restorer; the release's modulation, which has no tensors of its own."""
     embed_dim = _shape(shapes, "conv_first.weight", 4)[0]
-    depths: dict[int, int] = {}  # per group
-    for name in shapes:
-        if place := re.match(r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.", name):
-            group, block = int(place[1]), int(place[2])
-            depths[group] = max(depths.get(group, 0), block + 1)
-    if max(depths) >= len(shapes):
-        raise ValueError(f"it has a group {max(depths)} and only {len(shapes)} tensors")
+    depths = _depths(shapes, r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.")
     mixer = "layers.0.residual_group.blocks.0.mixer."
     inner_dim, state_dim = _shape(shapes, mixer + "A_log", 2)
     rank = _shape(shapes, mixer + "dt_proj.weight", 2)[1]
     return RestorerConfig(
         embed_dim=embed_dim,
-        depths=tuple(depths.get(group, 1) for group in range(max(depths) + 1)),
+        depths=depths,
         **_head_config(shapes),
         group_end="1conv" if "layers.0.conv.weight" in shapes else "3conv",
         state_dim=state_dim,
@@ -34,6 +32,18 @@ def _restorer_config(shapes: Shapes) -> RestorerConfig:
         dt_rank="auto" if rank == math.ceil(embed_dim / 16) else rank,
         modulation="release",
     )
+
+
+def _depths(shapes: Shapes, pattern: str) -> tuple[int, ...]:
+    """Blocks in each group, from a pattern that finds the group's and the block's number."""
+    depths: dict[int, int] = {}
+    for name in shapes:
+        if place := re.match(pattern, name):
+            group, block = int(place[1]), int(place[2])
+            depths[group] = max(depths.get(group, 0), block + 1)
+    if max(depths, default=0) >= len(shapes):
+        raise ValueError(f"it has a group {max(depths)} and only {len(shapes)} tensors")
+    return tuple(depths.get(group, 1) for group in range(max(depths, default=-1) + 1))
 
 
 def _head_config(shapes: Shapes) -> dict[str, Any]:
@@ -70,6 +80,38 @@ def _srvgg_config(shapes: Shapes) -> SRVGGConfig:
     )
 
 
+def _tagger_config(shapes: Shapes) -> TaggerConfig:
+    """Hyper-parameters of a released RAM; its last stage is one window, and a picture goes through 512 pixels."""
+    swin = "visual_encoder."
+    embed_dim, _, patch, _ = _shape(shapes, swin + "patch_embed.proj.weight", 4)
+    depths = _depths(shapes, r"visual_encoder\.layers\.(\d+)\.blocks\.(\d+)\.")
+    if not depths:
+        raise ValueError("it lacks the blocks of visual_encoder")
+    table = "layers.{}.blocks.0.attn.relative_position_bias_table"
+    tables = [_shape(shapes, swin + table.format(stage), 2) for stage in range(len(depths))]
+    window = max((math.isqrt(rows) + 1) // 2 for rows, _ in tables)
+    head = "vision_multi" if any(name.startswith("vision_multi.") for name in shapes) else "tagging_head"
+    numbers = re.compile(rf"{head}\.encoder\.layer\.(\d+)\.crossattention\.")
+    layers = {place[1] for name in shapes if (place := numbers.match(name))}
+    tags, label_dim = _shape(shapes, "label_embed", 2)
+    return TaggerConfig.preset(
+        "ram",
+        image_size=patch * window << (len(depths) - 1),
+        patch=patch,
+        embed_dim=embed_dim,
+        depths=depths,
+        heads=tuple(heads for _, heads in tables),
+        window=window,
+        mlp_ratio=_shape(shapes, swin + "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // embed_dim,
+        width=_shape(shapes, "image_proj.weight", 2)[0],
+        tags=tags,
+        label_dim=label_dim,
+        head_dim=_shape(shapes, "wordvec_proj.weight", 2)[0],
+        head_layers=len(layers),
+        head_mlp=_shape(shapes, f"{head}.encoder.layer.0.intermediate.dense.weight", 2)[0],
+    )
+
+
 def _shape(shapes: Shapes, name: str, ndim: int) -> tuple[int, ...]:
     if name not in shapes:
         raise ValueError(f"it lacks {name}")
@@ -83,16 +125,19 @@ class Architecture(NamedTuple):
 
     name: str
     mark: str
-    config: Callable[[Shapes], NetworkConfig] | None  # reads the hyper-parameters; None: known by name only
+    config: Callable[[Shapes], NetworkConfig | TaggerConfig] | None  # reads the sizes; None: known by name only
 
 
+RAM = "RAM tagger"
 ARCHITECTURES = (
     Architecture("restorer", r"layers\.\d+\.residual_group\.blocks\.\d+\.mixer\.A_log", _restorer_config),
     Architecture("RLFN", r"block_1\.c1_r\.weight", None),
     Architecture("RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", None),
     Architecture("EDSR or SRResNet", r"body\.0\.(body\.0|conv1)\.weight", None),
     Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", _srvgg_config),
-    Architecture("RAM tagger", r"(tagging_head|vision_multi)\..*", None),
+    Architecture("LoRA adapter", r".*\.lora_[AB](\..*)?", None),
+    Architecture(RAM, r"(tagging_head|vision_multi)\..*", _tagger_config),
+    Architecture("tagger", r"head\.\d+\.attn\.query\.weight", None),  # ours, whose config stands in the header
     Architecture("SwinIR or HAT", r"layers\.0\.residual_group\..*relative_position_bias_table", None),
     Architecture("VGG or AlexNet", r"features\.0\.weight", None),
 )
@@ -105,3 +150,26 @@ def detect(names: Iterable[str]) -> Architecture | None:
         if any(re.fullmatch(architecture.mark, name) for name in listed):
             return architecture
     return None
+
+
+def released_config(
+    architecture: Architecture, tensors: Mapping[str, Tensor], name: str
+) -> NetworkConfig | TaggerConfig:
+    """The config that the shapes of the tensors speak for.
+
+    Args:
+        architecture: what `detect` found; it must not be one that is known by name only.
+        tensors: by name.
+        name: of the file, for the error.
+
+    Raises:
+        CheckpointError: there is no such network.
+    """
+    if architecture.config is None:
+        raise CheckpointError(f"{name} seems to hold {architecture.name} weights, which are known by name only")
+    try:
+        return architecture.config({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    except ValidationError as error:
+        raise CheckpointError(f"{name} seems to hold a {architecture.name}, but with {explain(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{name} seems to hold a {architecture.name}, but {error}") from error

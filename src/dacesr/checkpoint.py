@@ -1,12 +1,8 @@
 """Checkpoints of networks that upscale: recognised, loaded strictly, saved and described.
 
-Our own files are safetensors whose header holds, beside free text such as `name` and `licence`:
-
-    dacesr_format  "1"
-    kind           "restorer", or "srvgg" for SRVGGNetCompact
-    config         the config of that kind as JSON
-
-Everything else is recognised by its tensors (`dacesr.architectures`).
+Our own files say in their header what they are (`dacesr.ownfile`): kind "restorer", or "srvgg" for SRVGGNetCompact.
+Everything else is recognised by its tensors (`dacesr.architectures`). Taggers are read by `dacesr.taggerfile`; what
+inspects and converts files here does so for them too.
 """
 
 import copy
@@ -16,17 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
-from pydantic import ValidationError
-from torch import Tensor
 
-from dacesr.architectures import detect
-from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig, explain
+from dacesr.adapterfile import adapter_weights, is_adapter
+from dacesr.architectures import detect, released_config
+from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig, TaggerConfig
 from dacesr.ncnnfile import is_ncnn, read_ncnn, weights_file
 from dacesr.nets.baselines import SRVGGNetCompact
 from dacesr.nets.restorer import Restorer
-from dacesr.tensorfile import CheckpointError, TensorFile, read_tensors, sha256_of, unwrap, write_whole
+from dacesr.ownfile import RESERVED, article, check_fit, check_storage, own_config, own_kind, write_own
+from dacesr.taggerfile import (
+    TAGGER_FIELDS,
+    check_tagger,
+    holds_tagger,
+    load_extractor,
+    load_tagger,
+    save_tagger,
+)
+from dacesr.tensorfile import CheckpointError, TensorFile, read_tensors, sha256_of, unwrap
 from dacesr.weightfiles import bundled_names, resolve
 
 __all__ = [
@@ -36,13 +39,13 @@ __all__ = [
     "bundled_names",
     "convert",
     "describe",
+    "load_extractor",
     "load_restorer",
+    "load_tagger",
     "resolve",
     "save_restorer",
+    "save_tagger",
 ]
-
-FORMAT = 1
-RESERVED = ("dacesr_format", "kind", "config")  # header fields that free text may not use
 
 Network = Restorer | SRVGGNetCompact
 """A network that upscales: it has a `config`, takes RGB (b, 3, h, w) in [0, 1] in fp32 whatever its own precision, has
@@ -86,12 +89,12 @@ def load_restorer(source: str | os.PathLike[str] | Mapping[str, Any]) -> Network
 
 
 def _read(path: Path) -> TensorFile:
-    return read_ncnn(path) if is_ncnn(path) else read_tensors(path)
+    return read_ncnn(path) if is_ncnn(path) else read_tensors(adapter_weights(path))
 
 
 def _build(file: TensorFile, name: str) -> Network:
     config = _config(file, name)
-    _check_fit(config, file.tensors, name)
+    _check_fit(config, file, name)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers don't depend on what was loaded
         net = KINDS[config.kind].network(config)
     net.load_state_dict(file.tensors)
@@ -100,56 +103,26 @@ def _build(file: TensorFile, name: str) -> Network:
 
 def _config(file: TensorFile, name: str) -> NetworkConfig:
     """The config in the header of our own files, else the one that the tensors speak for."""
-    metadata = file.metadata or {}
-    if "dacesr_format" in metadata:
-        return _own_config(metadata, name)
+    if own_kind(file.metadata, name):
+        kinds = {kind: entry.config for kind, entry in KINDS.items()}
+        return own_config(file.metadata or {}, name, kinds, wanted="restorer")
     architecture = detect(file.tensors)
     if architecture is None:
         first = ", ".join(list(file.tensors)[:3])
         raise CheckpointError(f"{name} holds a network of an unknown kind (its tensors: {first}, ...), not a restorer")
+    if holds_tagger(file, name):
+        what = f"{article(architecture.name)}, which recognises what is in a picture"
+        raise CheckpointError(f"{name} holds {what}, not a restorer")
     if architecture.config is None:
         raise CheckpointError(f"{name} seems to hold {architecture.name} weights, not a restorer that can be loaded")
-    try:
-        return architecture.config({key: tuple(tensor.shape) for key, tensor in file.tensors.items()})
-    except ValidationError as error:
-        raise CheckpointError(f"{name} seems to hold a {architecture.name}, but with {explain(error)}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{name} seems to hold a {architecture.name}, but {error}") from error
+    config = released_config(architecture, file.tensors, name)
+    assert not isinstance(config, TaggerConfig)
+    return config
 
 
-def _own_config(metadata: Mapping[str, str], name: str) -> NetworkConfig:
-    version, kind = metadata["dacesr_format"], metadata.get("kind", "network of no stated kind")
-    if version != str(FORMAT):
-        raise CheckpointError(f"{name} is of format {version}, and this version of dacesr reads format {FORMAT}")
-    if kind not in KINDS:
-        raise CheckpointError(f"{name} holds a {kind}, not a restorer")
-    try:
-        return KINDS[kind].config.model_validate_json(metadata.get("config", ""))
-    except ValidationError as error:
-        raise CheckpointError(f"{name} has a config that can't be used: {explain(error)}") from error
-
-
-def _check_fit(config: NetworkConfig, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Compare names and shapes with a network that takes no memory, whatever sizes the config claims."""
-    if config.block_count > len(tensors):
-        raise CheckpointError(f"{name} holds {len(tensors)} tensors, too few for {config.block_count} blocks")
-    with torch.device("meta"):
-        net = KINDS[config.kind].network(config)
-    wanted = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in tensors.items()}
-    differ = [f"{key} {found[key]} for {wanted[key]}" for key in wanted if key in found and found[key] != wanted[key]]
-    problems = {
-        "missing": [key for key in wanted if key not in found],
-        "unexpected": [key for key in found if key not in wanted],
-        "of another shape": differ,
-    }
-    listed = [f"{problem}: {_some(keys)}" for problem, keys in problems.items() if keys]
-    if listed:
-        raise CheckpointError(f"{name} does not fit the {config.kind} it seems to be ({'; '.join(listed)})")
-
-
-def _some(keys: list[str], most: int = 6) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+def _check_fit(config: NetworkConfig, file: TensorFile, name: str) -> None:
+    make = KINDS[config.kind].network
+    check_fit(lambda: make(config), file.tensors, name, kind=config.kind, blocks=config.block_count)
 
 
 # --- saving
@@ -175,15 +148,9 @@ def save_restorer(
         ValueError: another dtype, or `info` uses a name of the format.
         OSError: the file can't be written.
     """
-    if dtype not in (torch.float32, torch.float16):
-        raise ValueError(f"weights are stored as float32 or float16, not {dtype}")
-    taken = [key for key in info or {} if key in RESERVED]
-    if taken:
-        raise ValueError(f"the header fields {', '.join(RESERVED)} are the format's own; info has {', '.join(taken)}")
-    own = {"dacesr_format": str(FORMAT), "kind": net.config.kind, "config": net.config.model_dump_json()}
+    check_storage(dtype)
     stored = copy.deepcopy(net).to(device="cpu", dtype=dtype)
-    tensors = {key: value.contiguous() for key, value in stored.state_dict().items()}
-    write_whole(Path(path), safetensors.torch.save(tensors, metadata={**(info or {}), **own}))
+    write_own(path, stored.state_dict(), kind=net.config.kind, config=net.config, info=info)
 
 
 def convert(
@@ -192,24 +159,38 @@ def convert(
     *,
     dtype: torch.dtype = torch.float32,
     info: Mapping[str, str] | None = None,
+    lora: str | os.PathLike[str] | None = None,
+    tags: str | os.PathLike[str] | None = None,
+    thresholds: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Turn any file that `load_restorer` takes into our own format, keeping the free text of its header.
+    """Turn any file that `load_restorer` or `load_tagger` takes into our own format, keeping its header's free text.
 
     Args:
-        source: as for `load_restorer`.
+        source: as for `load_restorer` and `load_tagger`.
         destination: the file to write.
         dtype: float32 or float16, the type that the weights are stored in.
         info: header text that is added to, or replaces, that of the source.
+        lora: an adapter to merge into a tagger.
+        tags: a text file with the names of a tagger's tags.
+        thresholds: a text file with their thresholds.
 
     Raises:
         CheckpointError: the source can't be loaded.
-        ValueError, OSError: as for `save_restorer`.
+        ValueError: another dtype, a header field of the format's own, or something for taggers where there is none.
+        OSError: the file can't be written.
     """
     path = resolve(source)
     file = _read(path)
+    kept = {key: value for key, value in (file.metadata or {}).items() if key not in (*RESERVED, *TAGGER_FIELDS)}
+    text = {"source": path.name, **kept, **(info or {})}
+    if is_adapter(path) or holds_tagger(file, str(path)):
+        tagger = load_tagger(source, lora=lora, tags=tags, thresholds=thresholds)
+        save_tagger(destination, tagger, dtype=dtype, info=text | ({"lora": Path(lora).name} if lora else {}))
+        return
     net = _build(file, str(path))
-    kept = {key: value for key, value in (file.metadata or {}).items() if key not in RESERVED}
-    save_restorer(destination, net, dtype=dtype, info={"source": path.name, **kept, **(info or {})})
+    if lora or tags or thresholds:
+        raise ValueError(f"{path} holds a {net.config.kind}, and adapters, tags and thresholds are for taggers")
+    save_restorer(destination, net, dtype=dtype, info=text)
 
 
 # --- describing
@@ -221,7 +202,7 @@ class CheckpointInfo:
 
     path: Path
     architecture: str | None  # None: unknown
-    config: NetworkConfig | None  # None unless it can be loaded
+    config: NetworkConfig | TaggerConfig | None  # None unless it can be loaded
     parameters: int
     dtype: str  # as stored, such as "float32" or "float16, float32"
     container: str  # safetensors, PyTorch, ncnn
@@ -231,8 +212,8 @@ class CheckpointInfo:
 
     @property
     def scale(self) -> int | None:
-        """Output pixels per input pixel along each side, if known."""
-        return self.config.scale if self.config else None
+        """Output pixels per input pixel along each side, of a network that upscales."""
+        return None if self.config is None or isinstance(self.config, TaggerConfig) else self.config.scale
 
 
 def describe(source: str | os.PathLike[str]) -> CheckpointInfo:
@@ -246,9 +227,11 @@ def describe(source: str | os.PathLike[str]) -> CheckpointInfo:
     metadata = file.metadata or {}
     architecture = detect(file.tensors)
     config = None
-    if "dacesr_format" in metadata or (architecture and architecture.config):
+    if holds_tagger(file, str(path)):
+        config = check_tagger(file, str(path))
+    elif not is_adapter(path) and (own_kind(metadata, str(path)) or (architecture and architecture.config)):
         config = _config(file, str(path))
-        _check_fit(config, file.tensors, str(path))
+        _check_fit(config, file, str(path))
     return CheckpointInfo(
         path=path,
         architecture=architecture.name if architecture else None,
@@ -257,6 +240,6 @@ def describe(source: str | os.PathLike[str]) -> CheckpointInfo:
         dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values()})),
         container=file.container,
         key=file.key,
-        metadata={key: value for key, value in metadata.items() if key not in RESERVED},
-        sha256=sha256_of(weights_file(path) if file.container == "ncnn" else path),
+        metadata={key: value for key, value in metadata.items() if key not in (*RESERVED, *TAGGER_FIELDS)},
+        sha256=sha256_of(weights_file(path) if file.container == "ncnn" else adapter_weights(path)),
     )

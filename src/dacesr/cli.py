@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from dacesr.cli_analyze import analysis
+from dacesr.cli_train import training
+from dacesr.failing import fail
+
 app = typer.Typer(
     name="dacesr",
     help="Upscale real photographs.",
@@ -18,8 +22,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=True)
 app.add_typer(models, name="models")
-training = typer.Typer(help="Train networks from a TOML config.", no_args_is_help=True)
 app.add_typer(training, name="train")
+app.add_typer(analysis, name="analyze")
 
 
 class PrecisionName(StrEnum):
@@ -29,12 +33,6 @@ class PrecisionName(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
-
-
-def fail(sentence: object) -> typer.Exit:
-    """Say why a call is wrong; the exit to raise (code 2)."""
-    typer.echo(f"dacesr: {sentence}", err=True)
-    return typer.Exit(2)
 
 
 def _version(wanted: bool) -> None:
@@ -186,13 +184,13 @@ def degrade(
 @models.command("list")
 def list_models() -> None:
     """Names that -n takes besides files and hub ids, and what they are for."""
-    from dacesr.weightfiles import bundled_descriptions
+    from dacesr.weightfiles import bundled_descriptions, recognition_descriptions
 
     try:
-        found = bundled_descriptions()
+        found, recognition = bundled_descriptions(), recognition_descriptions()
     except ValueError as error:
         raise fail(error) from error
-    for name, description in found.items():
+    for name, description in (*found.items(), *([("recognition:", "")] if recognition else []), *recognition.items()):
         typer.echo(f"{name:20s} {description}".rstrip())
     if not found:
         typer.echo("no weights are bundled with this version: give a file with -n FILE")
@@ -234,6 +232,9 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file of the release, or hub id.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="File to write, *.safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store as float16.")] = False,
+    lora: Annotated[str | None, typer.Option(metavar="FILE", help="Adapter to merge into a tagger.")] = None,
+    tags: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of a tagger's tags, one a line.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="Their thresholds, one a line.")] = None,
 ) -> None:
     """Write weights in dacesr's own format: safetensors with the network's config in the header."""
     import torch
@@ -241,52 +242,13 @@ def convert(
     from dacesr.checkpoint import convert as write
 
     try:
-        write(source, output, dtype=torch.float16 if half else torch.float32)
+        dtype = torch.float16 if half else torch.float32
+        write(source, output, dtype=dtype, lora=lora, tags=tags, thresholds=thresholds)
     except OSError as error:
         raise fail(f"{output} cannot be written: {error.strerror or error}") from error
     except ValueError as error:
         raise fail(error) from error
     typer.echo(str(output))
-
-
-@training.command()
-def restorer(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; some are in configs/.")],
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: data.batch=16. Repeatable.")
-    ] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved config, size, memory and time; write nothing.")
-    ] = False,
-) -> None:
-    """Train the super-resolution network; the same command resumes a run.
-
-    \b
-    dacesr train restorer configs/restorer_light_stage1.toml --max-minutes 60
-    accelerate launch -m dacesr.cli train restorer configs/paper_stage1.toml
-    """
-    try:
-        from dacesr.train.config import load_config
-        from dacesr.train.loop import TrainingError, describe_run, train
-    except ModuleNotFoundError as error:
-        raise fail(f'training needs {error.name}: pip install "dacesr[train]"') from error
-    from dacesr.memory import keep_freed_memory
-
-    keep_freed_memory()
-    try:
-        run = load_config(config, changes)
-        if dry_run:
-            typer.echo(describe_run(run))
-        else:
-            train(run, max_minutes=max_minutes)
-    except ValueError as error:
-        raise fail(error) from error
-    except TrainingError as error:
-        typer.echo(f"dacesr: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
 @app.command()

@@ -133,8 +133,10 @@ class TaggerConfig(Config):
         (), description="sizes that a picture takes on the way to image_size"
     )
     patch: PositiveInt = Field(4, le=64, description="pixels a side of the first tokens")
-    stem: Literal["patch", "conv"] = Field("patch", description="conv: two strided 3x3 convolutions make the tokens")
-    embed_dim: PositiveInt = Field(192, le=4096, description="channels of the first stage; each further one doubles them")
+    stem: Literal["patch", "conv"] = Field("patch", description="conv: 3x3 convolutions of stride 2 make the tokens")
+    embed_dim: PositiveInt = Field(
+        192, le=4096, description="channels of the first stage; each further one doubles them"
+    )
     depths: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1, max_length=8)] = Field(
         (2, 2, 18, 2), description="blocks in each stage; the grid is halved between stages"
     )
@@ -157,10 +159,17 @@ class TaggerConfig(Config):
         if len(self.heads) != len(self.depths):
             raise ValueError(f"heads {self.heads} and depths {self.depths} should be as many")
         if any(self.stage_dim(i) % n for i, n in enumerate(self.heads)) or self.head_dim % self.head_heads:
-            raise ValueError(f"heads {self.heads} should divide the channels of their stages, {self.head_heads} head_dim")
-        if self.image_size % self.patch or (self.stem == "conv" and self.patch != 4):
-            raise ValueError(f"image_size {self.image_size} should be a multiple of the patch {self.patch} (4 for conv)")
+            raise ValueError(
+                f"heads {self.heads} should divide the channels of their stages, {self.head_heads} head_dim"
+            )
+        if self.image_size % self.patch or (self.stem == "conv" and self.patch not in (2, 4, 8, 16)):
+            raise ValueError(f"patch {self.patch} should divide image_size {self.image_size}; for conv: 2, 4, 8 or 16")
         return self
+
+    @property
+    def block_count(self) -> int:
+        """Blocks of the encoder and layers of the head, each of which has tensors of its own."""
+        return sum(self.depths) + self.head_layers
 
     def stage_dim(self, stage: int) -> int:
         """Channels of a stage, counted from 0."""
@@ -194,10 +203,11 @@ TAGGER_PRESETS: dict[str, dict[str, Any]] = {
     "ram": {"resize": (512,)},
     "lite": {
         "image_size": 192,
+        "patch": 8,
         "stem": "conv",
-        "embed_dim": 64,
-        "depths": (2, 2, 4),
-        "heads": (2, 4, 8),
+        "embed_dim": 128,
+        "depths": (3, 4),
+        "heads": (4, 8),
         "window": 6,
         "local_conv": True,
         "head_dim": 256,

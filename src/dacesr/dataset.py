@@ -1,15 +1,14 @@
 """Training batches as a function of (seed, iteration, rank), the pool that shuffles pairs, and validation sets."""
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dacesr.background import prefetch
 from dacesr.crops import existing, list_pictures
 from dacesr.degradation import recipe
 from dacesr.image import ImageError, read
@@ -97,31 +96,8 @@ class Batches:
         return Batch(gt, torch.stack(small) if small else None, generators)
 
     def prefetch(self, start: int, end: int, ahead: int = 2) -> Iterator[Batch]:
-        """Batches start to end - 1 in order, made in a background thread.
-
-        An error of the thread is raised here, in the place of its batch. Closing the iterator ends the thread.
-
-        Args:
-            start: First iteration.
-            end: The one after the last.
-            ahead: How many batches are made before they are asked for, at least 1.
-        """
-        if ahead < 1:
-            raise ValueError(f"ahead should be at least 1, not {ahead}")
-        return self._prefetch(start, end, ahead)
-
-    def _prefetch(self, start: int, end: int, ahead: int) -> Iterator[Batch]:
-        thread = ThreadPoolExecutor(1, "batches")
-        try:
-            waiting: deque[Future[Batch]] = deque()
-            waiting.extend(thread.submit(self.batch, i) for i in range(start, min(start + ahead, end)))
-            for iteration in range(start, end):
-                batch = waiting.popleft().result()
-                if iteration + ahead < end:
-                    waiting.append(thread.submit(self.batch, iteration + ahead))
-                yield batch
-        finally:
-            thread.shutdown(cancel_futures=True)
+        """Batches start to end - 1 in order, made in a background thread; see `background.prefetch`."""
+        return prefetch(self.batch, start, end, ahead)
 
     def _turned(self, generator: torch.Generator) -> Sample:
         sample = self._source.sample(self._size, generator)

@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dacesr.checkpoint import FORMAT
 from dacesr.metrics import LPIPS, NiqeParameters
 from dacesr.nets.features import MEAN, STD, TRUNKS, Conv, Features, Fire
+from dacesr.ownfile import FORMAT
 from dacesr.tensorfile import CheckpointError, read_tensors, write_whole
 
 KIND = "feature network"

@@ -1,7 +1,7 @@
-"""Metrics of picture quality: PSNR, SSIM, GMSD and LPIPS against a reference, NIQE without one.
+"""Metrics of picture quality (PSNR, SSIM, GMSD and LPIPS against a reference, NIQE without one) and of tagging.
 
-Pictures are (b, 3, h, w), RGB in [0, 1], and every metric returns one float32 number per picture, (b,). PSNR, SSIM,
-GMSD and NIQE follow their MATLAB programs: on 8-bit values, in float64.
+Pictures are (b, 3, h, w), RGB in [0, 1], and every metric of theirs returns one float32 number per picture, (b,).
+PSNR, SSIM, GMSD and NIQE follow their MATLAB programs: on 8-bit values, in float64.
 """
 
 from collections.abc import Mapping
@@ -220,6 +220,42 @@ def _shape_table() -> tuple[Tensor, Tensor]:
     shapes = torch.arange(200, 10001, dtype=torch.float64) / 1000
     ratios = (2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes)).exp()
     return shapes, (ratios[1:] + ratios[:-1]) / 2
+
+
+@torch.no_grad()
+def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Average precision of each tag over pictures: sum over thresholds of (gain in recall) x (precision there).
+
+    Equal scores are one threshold, so that the order of the pictures does not matter.
+
+    Args:
+        scores: (n, tags), higher for pictures that more probably have the tag (logits or probabilities).
+        labels: (n, tags), 0 or 1.
+
+    Returns:
+        (tags,) float32 in [0, 1]; NaN where no picture has the tag.
+
+    Raises:
+        ValueError: the shapes differ, there is no picture, or a score is NaN.
+    """
+    if scores.ndim != 2 or scores.shape != labels.shape or not len(scores):
+        found = f"{tuple(scores.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"scores and labels should be (n, tags) alike, not {found}")
+    if scores.isnan().any():
+        raise ValueError("scores that are NaN can't be ranked")
+    count = len(scores)
+    ranked, order = scores.T.sort(dim=1, descending=True)  # (tags, n)
+    hits = labels.T.double().gather(1, order)
+    place = torch.arange(count, device=scores.device).expand_as(ranked)
+    last = F.pad(ranked[:, 1:] != ranked[:, :-1], (0, 1), value=True)  # of a run of equal scores
+    end = torch.where(last, place, count).flip(1).cummin(1).values.flip(1)
+    precision = (hits.cumsum(1) / (place + 1)).gather(1, end)
+    return ((hits * precision).sum(1) / hits.sum(1)).float()
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean of `average_precision` over the tags that some picture has, float32 (); NaN where none has any."""
+    return average_precision(scores, labels).nanmean()
 
 
 # --- shared steps

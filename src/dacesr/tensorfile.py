@@ -41,6 +41,7 @@ WRAPPERS = (
     *("model", "net", "network", "net_g", "netG", "generator", "weights"),
 )
 PREFIXES = ("module.", "model.", "net.", "net_g.", "netG.", "generator.")
+MAPPED_FROM = 2**30  # bytes of a file from which its tensors are mapped: RAM's holds much that is never looked at
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of files from before PyTorch 1.6
 FOREIGN = (  # what the first bytes match, and what such a file is
     (rb"\x89PNG\r\n", "a PNG image"),
@@ -81,8 +82,8 @@ def read_tensors(path: Path) -> TensorFile:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if start.startswith(b"PK\x03\x04"):
-        _check_zip(path)
-        return _read_pickle(path)
+        stored = _check_zip(path)
+        return _read_pickle(path, mapped=stored and path.stat().st_size >= MAPPED_FROM)
     if start.startswith(LEGACY_MAGIC):
         if tarfile.is_tarfile(path):  # PyTorch < 2.6 runs code from tar files (CVE-2025-32434)
             raise CheckpointError(f"{path} is a tar archive, which is not loaded")
@@ -108,11 +109,12 @@ def _kind(path: Path, start: bytes) -> str:
     return "a text file" if all(c.isprintable() or c.isspace() for c in text) else "a file of an unknown kind"
 
 
-def _check_zip(path: Path) -> None:
-    """Let pass only the zip archives that `torch.save` writes."""
+def _check_zip(path: Path) -> bool:
+    """Let pass only the zip archives that `torch.save` writes; whether its entries are uncompressed, as there."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or damaged: it starts like a checkpoint and has no end") from error
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
@@ -121,12 +123,13 @@ def _check_zip(path: Path) -> None:
         raise CheckpointError(f"{path} is a NumPy archive, not a checkpoint")
     if "data.pkl" not in names:
         raise CheckpointError(f"{path} is a zip archive of other files, not a checkpoint; if one is inside, unpack it")
+    return stored
 
 
-def _read_pickle(path: Path) -> TensorFile:
+def _read_pickle(path: Path, *, mapped: bool = False) -> TensorFile:
     try:
         with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a hostile or damaged pickle can raise anything
         culprit = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
         if culprit:

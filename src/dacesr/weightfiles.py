@@ -9,20 +9,33 @@ from dacesr.tensorfile import CheckpointError, read_header
 HUB_ID = r"[\w-][\w.-]*/(?!.*\.(safetensors|pth|pt|ckpt|bin|param)$)[\w-][\w.-]*"  # owner/name, and no file name
 WEIGHTS = Path(__file__).with_name("weights")
 DEFAULT_WEIGHTS: str | None = "light"  # the bundled file that the name "default" stands for
+RECOGNITION = "recognition"  # the folder in WEIGHTS of what isn't for upscaling: taggers and their adapters
+RECOGNITION_ALIASES = {"lite": "lite-ree"}  # the extractor to use unless another is wanted
 
 
 def bundled_names() -> list[str]:
-    """Names of the weights that come with the package, for use wherever a file is."""
+    """Names of the weights for upscaling that come with the package, for use wherever a file is."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
+def recognition_names() -> list[str]:
+    """Names of the taggers, and of the adapters on them, that come with the package."""
+    return sorted(path.stem for path in (WEIGHTS / RECOGNITION).glob("*.safetensors"))
+
+
 def bundled_descriptions() -> dict[str, str]:
-    """For each bundled name the `description` in its file's header, or nothing.
+    """For each of `bundled_names` the `description` in its file's header, or nothing.
 
     Raises:
         CheckpointError: a file is damaged.
     """
-    return {name: read_header(WEIGHTS / f"{name}.safetensors").get("description", "") for name in bundled_names()}
+    return {path.stem: read_header(path).get("description", "") for path in sorted(WEIGHTS.glob("*.safetensors"))}
+
+
+def recognition_descriptions() -> dict[str, str]:
+    """The same for `recognition_names`."""
+    found = sorted((WEIGHTS / RECOGNITION).glob("*.safetensors"))
+    return {path.stem: read_header(path).get("description", "") for path in found}
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
@@ -38,13 +51,17 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     name = DEFAULT_WEIGHTS if text == "default" else text
     if name in bundled_names():
         return WEIGHTS / f"{name}.safetensors"
+    recognition = RECOGNITION_ALIASES.get(text, text)
+    if recognition in recognition_names():
+        return WEIGHTS / RECOGNITION / f"{recognition}.safetensors"
     if text == "default":
         raise CheckpointError("no weights are bundled with this version: give a checkpoint file, as in -n FILE")
     if path.exists():
         return path
     if isinstance(source, str) and re.fullmatch(HUB_ID, text) and not path.parent.is_dir():
         return _from_hub(text)
-    known = f" (bundled: {', '.join(bundled_names())})" if bundled_names() and "/" not in text else ""
+    bundled = [*bundled_names(), *recognition_names()]
+    known = f" (bundled: {', '.join(bundled)})" if bundled and "/" not in text else ""
     raise CheckpointError(f"{text} does not exist{known}")
 
 

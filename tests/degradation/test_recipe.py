@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dacesr.degradation import ops, recipe
-from dacesr.degradation.recipe import SPACES, degrade
+from dacesr.degradation.recipe import SPACES, carry_out, degrade, draw
 from dacesr.degradation.steps import Blur, Jpeg, Noise, Resize
 from dacesr.image import imresize, read
 
@@ -89,6 +89,41 @@ def test_all_at_once_equals_one_at_a_time(photos, space):
     found = recipe._run(photos, [list(each.steps) for each in drawn], noise)
     levels = (255 * found.clamp(0, 1)).round() - 255 * expected
     assert levels.abs().mean((1, 2, 3)).max() < 0.5
+
+
+@SPACE
+def test_a_degradation_can_be_repeated(photos, space):
+    """With the state that its generator was left in, the bytes are the same; with another, only the noise is not."""
+    height, width = photos.shape[-2:]
+    expected, drawn = degrade(photos, space, seeded(*range(6)))
+    generators = seeded(*range(6))
+    assert [draw(space, height, width, 4, each) for each in generators] == drawn
+    assert torch.equal(carry_out(photos, drawn, generators), expected)
+    other = carry_out(photos, drawn, seeded(*range(10, 16)))
+    assert other.shape == expected.shape
+    assert torch.equal(other, expected) == (space == "bicubic")
+    assert (other - expected).abs().mean() < (expected - expected.roll(1, 0)).abs().mean() / 2
+
+
+def test_one_draw_serves_pictures_of_any_size(photos):
+    for height, width in ((100, 92), (60, 80)):
+        (drawn,) = (draw("realesrgan", height, width, 2, each) for each in seeded(5))
+        small = carry_out(photos[:2, :, :height, :width], [drawn] * 2, seeded(0, 1))
+        assert small.shape == (2, 3, height // 2, width // 2)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "count", "words"),
+    [
+        ((4,), 2, "2 pictures need 2 degradations and generators; got 1 and 2"),
+        ((4, 4), 1, "got 2 and 1"),
+        ((4, 2), 2, r"should end at one size, not at \[\(25, 23\), \(50, 46\)\]"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_told(photos, drawn, count, words):
+    degradations = [draw("level3", 100, 92, scale, *seeded(0)) for scale in drawn]
+    with pytest.raises(ValueError, match=words):
+        carry_out(photos[:2], degradations, seeded(*range(count)))
 
 
 def test_steps_are_carried_out_in_their_order(photos):

@@ -15,7 +15,7 @@ def weights(name: str, shape: tuple[int, ...]) -> Tensor:
             values = np.log(np.arange(1, shape[1] + 1)) + 0.1 * noise
         case "D":
             values = 1 + 0.1 * noise
-        case "weight" if len(shape) == 1 and "norm" in name:
+        case "weight" if len(shape) == 1 and "norm" in name.lower():
             values = 1 + 0.1 * noise
         case "bias" if name.endswith("dt_proj.bias"):
             values = 0.5 * noise - 4

@@ -16,7 +16,7 @@ from dacesr.degradation.spaces import SPACES, draw
 from dacesr.degradation.steps import Bicubic, Blur, Degradation, Jpeg, Noise, Resize, Step
 from dacesr.imresize import imresize
 
-__all__ = ["SPACES", "Degradation", "degrade", "draw"]
+__all__ = ["SPACES", "Degradation", "carry_out", "degrade", "draw"]
 
 Sizes = list[tuple[int, int]]
 
@@ -46,6 +46,29 @@ def degrade(
     if len(generators) != b:
         raise ValueError(f"{b} pictures need {b} generators; got {len(generators)}")
     drawn = [draw(space, height, width, scale, each) for each in generators]
+    return carry_out(x, drawn, generators), drawn
+
+
+def carry_out(x: Tensor, drawn: Sequence[Degradation], generators: Sequence[torch.Generator]) -> Tensor:
+    """Degrade pictures as was drawn before, with noise of their own.
+
+    Args:
+        x: (b, 3, h, w) RGB in [0, 1].
+        drawn: one for each, from `draw` for this height and width, all with the same size of the result.
+        generators: one for each; a seed for the picture's noise is taken from it.
+
+    Returns:
+        (b, 3, height, width) in [0, 1], rounded to 8 bit (gradients pass).
+
+    Raises:
+        ValueError: another number of degradations or generators than of pictures, or results of different sizes.
+    """
+    b = x.shape[0]
+    if len(drawn) != b or len(generators) != b:
+        raise ValueError(f"{b} pictures need {b} degradations and generators; got {len(drawn)} and {len(generators)}")
+    sizes = {_final_size(each.steps, (x.shape[-2], x.shape[-1])) for each in drawn}
+    if len(sizes) > 1:
+        raise ValueError(f"degradations of one batch should end at one size, not at {sorted(sizes)}")
     noise = [_spawn(each, x.device) for each in generators]
     programs = [list(degradation.steps) for degradation in drawn]
     if x.device.type == "cpu":  # one at a time: nothing is spent on the filling around smaller pictures
@@ -53,7 +76,17 @@ def degrade(
         small = torch.cat(parts)
     else:
         small = _run(x, programs, noise)
-    return round_through(small.clamp(0, 1) * 255) / 255, drawn
+    return round_through(small.clamp(0, 1) * 255) / 255
+
+
+def _final_size(steps: Sequence[Step], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) after the steps."""
+    for step in steps:
+        if isinstance(step, Resize):
+            size = step.height, step.width
+        elif isinstance(step, Bicubic):
+            size = size[0] // step.factor, size[1] // step.factor
+    return size
 
 
 def _spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:

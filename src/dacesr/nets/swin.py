@@ -7,6 +7,8 @@ Deviations from the common implementation: q, k and v are layers of their own, s
 up to whole windows is never attended to; shifted windows and masks are made for the size at hand.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -126,9 +128,7 @@ class Stem(nn.Module):
         if config.stem == "patch":
             self.proj: nn.Module = nn.Conv2d(3, dim, config.patch, stride=config.patch)
         else:
-            self.proj = nn.Sequential(
-                nn.Conv2d(3, dim // 2, 3, stride=2, padding=1), nn.GELU(), nn.Conv2d(dim // 2, dim, 3, 2, padding=1)
-            )
+            self.proj = _halvings(dim, config.patch.bit_length() - 1)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -169,6 +169,15 @@ class Swin(nn.Module):
         for number, stage in enumerate(self.stages):
             x = stage(self.merging[number - 1](x) if number else x)
         return self.norm(x)
+
+
+def _halvings(dim: int, times: int) -> nn.Sequential:
+    """Convolutions that halve a picture so many times and end with `dim` channels, half of them in each one before."""
+    widths = [3, *(dim >> (times - 1 - i) for i in range(times))]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def _relative_places(s: int) -> Tensor:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dacesr.config import TaggerConfig
+from dacesr.nets.features import MEAN, STD
 from dacesr.nets.swin import Swin
 
-__all__ = ["THRESHOLD", "Recognition", "Tagger", "TaggerConfig"]
+__all__ = ["THRESHOLD", "Recognition", "Tagger", "TaggerConfig", "normalise"]
 
 THRESHOLD = 0.68  # probability from which a tag is given, where a list of thresholds doesn't say more
+RARE = -3.0  # logit of every tag before training: a picture has few of those that there are
 EPS = 1e-12  # of the head's LayerNorms, as in BERT
 
 
@@ -103,6 +105,7 @@ class Tagger(nn.Module):
         self.name_tags(tags, thresholds)
         self.apply(_init)
         nn.init.normal_(self.label_embed)
+        nn.init.constant_(self.fc.bias, RARE)
 
     def name_tags(self, tags: Sequence[str] | None, thresholds: Sequence[float] | Tensor | None = None) -> None:
         """Give names and thresholds to the logits; ValueError where their number is another."""
@@ -142,6 +145,12 @@ class Tagger(nn.Module):
             order = probability.argsort(descending=True, stable=True).tolist()
             found.append(tuple(self.tag_names[i] for i in order if probability[i] >= self.thresholds[i]))
         return found
+
+
+def normalise(x: Tensor) -> Tensor:
+    """RGB (b, 3, h, w) in [0, 1] with ImageNet's mean and deviation taken out: what encoders are given."""
+    mean, std = (torch.tensor(values, device=x.device, dtype=x.dtype).view(3, 1, 1) for values in (MEAN, STD))
+    return (x - mean) / std
 
 
 def _init(module: nn.Module) -> None:

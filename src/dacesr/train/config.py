@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
@@ -125,28 +125,54 @@ class ValidationConfig(Config):
     images: NonNegativeInt = Field(3, description="pictures in the grids")
 
 
-class RestorerTraining(Config):
-    """A run of `dacesr train restorer`."""
+class RunConfig(Config):
+    """What every run has, whatever it trains."""
 
     iterations: PositiveInt = Field(description="steps in all")
-    network: NetworkConfig = Field(RestorerConfig.preset("light"), description="preset and changes, or kind = srvgg")
     init: str | None = Field(None, description="weights to start from: file, bundled name or hub id")
-    seed: Seed = Field(0, description="of weights, crops and degradations")
+    seed: Seed = Field(0, description="of everything random: weights, pictures, degradations")
     output: str | None = Field(None, description="run folder; out/train/NAME of the config file unless given")
+    optimizer: OptimizerConfig = Field(OptimizerConfig.model_validate({}), description="of the network")
+    ema: Decay = Field(0.999, description="decay of the averaged weights, which are validated and exported; 0: none")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast; auto: bf16 where it is faster")
+    threads: NonNegativeInt = Field(0, description="of the CPU; 0: as PyTorch chooses")
+    log_every: PositiveInt = Field(100, description="iterations between lines of the log")
+    save_every: PositiveInt = Field(1000, description="iterations between saved states")
+
+    @classmethod
+    def network_of(cls, fields: dict[str, Any], file: Path) -> Any:
+        """The network's config from its table in a file: as it is, unless the kind of run knows presets."""
+        return fields
+
+
+class RestorerTraining(RunConfig):
+    """A run of `dacesr train restorer`."""
+
+    network: NetworkConfig = Field(RestorerConfig.preset("light"), description="preset and changes, or kind = srvgg")
     data: DataConfig = Field(DataConfig.model_validate({}), description="crops and their degradation")
     loss: LossConfig = Field(LossConfig.model_validate({}), description="terms and their weights")
-    optimizer: OptimizerConfig = Field(OptimizerConfig.model_validate({}), description="of the restorer")
     discriminator: DiscriminatorConfig = Field(
         DiscriminatorConfig.model_validate({}), description="used where loss.gan is above 0"
     )
     validation: ValidationConfig = Field(ValidationConfig.model_validate({}), description="measures while training")
-    ema: Decay = Field(0.999, description="decay of the averaged weights, which are validated and exported; 0: none")
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added up before a step")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="autocast; auto: bf16 where it is faster")
     channels_last: bool = Field(True, description="memory format of networks and pictures")
-    threads: NonNegativeInt = Field(0, description="of the CPU; 0: as PyTorch chooses")
-    log_every: PositiveInt = Field(100, description="iterations between lines of the log")
-    save_every: PositiveInt = Field(1000, description="iterations between saved states")
+
+    @classmethod
+    def network_of(cls, fields: dict[str, Any], file: Path) -> NetworkConfig:
+        """A network from its table: `preset` and changes, or the fields of `kind`."""
+        fields = dict(fields)
+        kind, preset = fields.pop("kind", "restorer"), fields.pop("preset", None)
+        configs: dict[str, type[NetworkConfig]] = {"restorer": RestorerConfig, "srvgg": SRVGGConfig}
+        if kind not in list(configs) or preset not in [None, *PRESETS]:  # lists: any value of TOML can be looked up
+            raise ConfigError(
+                f"{file}: network.kind should be one of {', '.join(configs)} and network.preset one of "
+                f"{', '.join(PRESETS)}"
+            )
+        try:
+            return configs[kind](**{**PRESETS.get(preset or "", {}), **fields})
+        except ValidationError as error:
+            raise ConfigError(f"{file}: network.{explain(error)}") from error
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -165,12 +191,18 @@ class RestorerTraining(Config):
         return self
 
 
-def load_config(path: str | os.PathLike[str], changes: list[str] | None = None) -> RestorerTraining:
+Run = TypeVar("Run", bound=RunConfig)
+
+
+def load_config(
+    path: str | os.PathLike[str], changes: list[str] | None = None, training: type[Run] = RestorerTraining
+) -> Run:
     """Read a training config.
 
     Args:
         path: TOML file.
         changes: `key=value` with a dotted key and a TOML value (or bare text), as in `data.batch=16`.
+        training: What is to be trained.
 
     Raises:
         ConfigError: the file is missing, no TOML, or a field is unknown or impossible.
@@ -187,9 +219,9 @@ def load_config(path: str | os.PathLike[str], changes: list[str] | None = None) 
     content.setdefault("output", str(Path("out", "train", file.stem)))
     content = _expanded(content, file)
     if isinstance(content.get("network"), dict):
-        content["network"] = _network(content["network"], file)
+        content["network"] = training.network_of(content["network"], file)
     try:
-        return RestorerTraining.model_validate(content)
+        return training.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{file}: {explain(error)}") from error
 
@@ -222,18 +254,3 @@ def _expanded(value: Any, file: Path) -> Any:
     if missing := re.search(r"\$\{?(\w+)", expanded):
         raise ConfigError(f"{file}: {value} needs the environment variable {missing[1]}, which is not set")
     return expanded
-
-
-def _network(fields: dict[str, Any], file: Path) -> NetworkConfig:
-    """A network from its table: `preset` and changes, or the fields of `kind`."""
-    fields = dict(fields)
-    kind, preset = fields.pop("kind", "restorer"), fields.pop("preset", None)
-    configs: dict[str, type[RestorerConfig] | type[SRVGGConfig]] = {"restorer": RestorerConfig, "srvgg": SRVGGConfig}
-    if kind not in list(configs) or preset not in [None, *PRESETS]:  # lists: any value of TOML can be looked up
-        raise ConfigError(
-            f"{file}: network.kind should be one of {', '.join(configs)} and network.preset one of {', '.join(PRESETS)}"
-        )
-    try:
-        return configs[kind](**{**PRESETS.get(preset or "", {}), **fields})
-    except ValidationError as error:
-        raise ConfigError(f"{file}: network.{explain(error)}") from error

@@ -86,10 +86,9 @@ class Record:
         """Log a validation."""
         self._scores.add(*rows)
         for row in rows:
-            for name in ("psnr_y", "ssim_y", "lpips"):
-                if name in row:
-                    tag = f"{name}/{row['space']}" + ("" if row["model"] == "restorer" else f"/{row['model']}")
-                    self._events.add_scalar(tag, row[name], row["iteration"])
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(f"{name}/{row['space']}/{row['model']}", value, row["iteration"])
 
     def close(self) -> None:
         """Flush the events."""

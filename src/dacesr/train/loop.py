@@ -23,10 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dacesr.device import choose_device
 from dacesr.tensorfile import write_whole
-from dacesr.train.config import ConfigError, RestorerTraining
+from dacesr.train.config import ConfigError
 from dacesr.train.log import Means, Record
-from dacesr.train.restorer import RestorerTask
 from dacesr.train.state import load_state, pack, save_state, unpack
+from dacesr.train.task import Task
+from dacesr.train.tasks import Training, make_task
 
 PATIENCE = 10  # steps in a row without finite losses, after which a run stops
 
@@ -36,7 +37,7 @@ class TrainingError(RuntimeError):
 
 
 def train(
-    config: RestorerTraining,
+    config: Training,
     *,
     max_minutes: float | None = None,
     console: Console | None = None,
@@ -60,7 +61,7 @@ def train(
     started = time.monotonic()
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     accelerator = _accelerator(config)
-    task = RestorerTask(config, accelerator, lambda sentence: console.print(f"dacesr: {sentence}", markup=False))
+    task = make_task(config, accelerator, lambda sentence: console.print(f"dacesr: {sentence}", markup=False))
     assert config.output is not None  # load_config sets it
     folder, main = Path(config.output), accelerator.is_main_process
     begin, means, skipped = _resume(task, folder)
@@ -114,14 +115,14 @@ def train(
     return folder
 
 
-def describe_run(config: RestorerTraining, *, steps: int = 5) -> str:
+def describe_run(config: Training, *, steps: int = 5) -> str:
     """The resolved config, and what the run would take by a few real steps, as text; nothing is written.
 
     Raises:
         ValueError: Something that the config names is missing or unfit.
     """
     accelerator = _accelerator(config)
-    task = RestorerTask(config, accelerator, lambda sentence: None)
+    task = make_task(config, accelerator, lambda sentence: None)
     task.start(0)
     times = []
     try:
@@ -152,7 +153,7 @@ def _peak_memory(device: torch.device) -> str:
     return f"{peak / 2**30:.2f} GB at the most"
 
 
-def _accelerator(config: RestorerTraining) -> Accelerator:
+def _accelerator(config: Training) -> Accelerator:
     """Finds the other processes; all else is decided by the config, whatever the user's settings of accelerate say."""
     buffers_stay = DistributedDataParallelKwargs(broadcast_buffers=False)
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))  # while the main process validates
@@ -164,7 +165,7 @@ def _accelerator(config: RestorerTraining) -> Accelerator:
     return accelerator
 
 
-def _step(task: RestorerTask, config: RestorerTraining, iteration: int) -> tuple[dict[str, torch.Tensor], bool]:
+def _step(task: Task, config: Training, iteration: int) -> tuple[dict[str, torch.Tensor], bool]:
     """A step in which even random numbers of PyTorch's own are a function of (seed, iteration)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + iteration)
@@ -174,7 +175,7 @@ def _step(task: RestorerTask, config: RestorerTraining, iteration: int) -> tuple
 # --- the run folder
 
 
-def _write_config(config: RestorerTraining, folder: Path) -> None:
+def _write_config(config: Training, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", config.model_dump_json(indent=2).encode())
@@ -182,7 +183,7 @@ def _write_config(config: RestorerTraining, folder: Path) -> None:
         raise ConfigError(f"the run folder {folder} cannot be written: {error.strerror or error}") from error
 
 
-def _resume(task: RestorerTask, folder: Path) -> tuple[int, Means, int]:
+def _resume(task: Task, folder: Path) -> tuple[int, Means, int]:
     """Iterations done, running means, and steps skipped so far."""
     found = load_state(folder)
     if found is None:
@@ -195,9 +196,7 @@ def _resume(task: RestorerTask, folder: Path) -> tuple[int, Means, int]:
         raise ConfigError(f"{folder} holds a run of another network or config: choose another output") from error
 
 
-def _save(
-    task: RestorerTask, folder: Path, iteration: int, means: Means, skipped: int, accelerator: Accelerator
-) -> None:
+def _save(task: Task, folder: Path, iteration: int, means: Means, skipped: int, accelerator: Accelerator) -> None:
     """Write the weights, then the state: a run that is killed in between repeats some steps and writes both again."""
     state = task.state_dict()  # in all processes: it gathers
     if accelerator.is_main_process:
@@ -244,7 +243,7 @@ def _progress(console: Console, main: bool) -> Progress:
     )
 
 
-def _say(progress: Progress, config: RestorerTraining, done: int, values: dict[str, float], speed: float) -> str:
+def _say(progress: Progress, config: Training, done: int, values: dict[str, float], speed: float) -> str:
     """Print a line of the log where there is no bar; the bar's text."""
     text = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "skipped" or value)
     line = f"{done} of {config.iterations}: {text}, {1 / speed:.2f} it/s"
@@ -256,5 +255,5 @@ def _say(progress: Progress, config: RestorerTraining, done: int, values: dict[s
 
 def _print_scores(progress: Progress, rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        scores = ", ".join(f"{name} {row[name]:.4f}" for name in ("psnr_y", "ssim_y", "lpips") if name in row)
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float))
         progress.console.print(f"  {row['model']} on {row['space']}: {scores}", markup=False)

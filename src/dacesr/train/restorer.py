@@ -18,13 +18,13 @@ from dacesr import losses
 from dacesr.checkpoint import KINDS, Network, load_restorer, save_restorer
 from dacesr.dataset import Batch, Batches, Mixture, PairPool, Pairs, Photographs, Source
 from dacesr.degradation import ops, recipe
-from dacesr.device import choose_precision
 from dacesr.drawings import Drawings
 from dacesr.featurefile import load_features
 from dacesr.nets.discriminator import UNetDiscriminator
 from dacesr.nets.features import Features
 from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
 from dacesr.train.learner import Learner
+from dacesr.train.task import autocast, mean_of_processes
 from dacesr.train.validation import Validation
 
 
@@ -128,7 +128,7 @@ class RestorerTask:
             judged.append((output.detach(), sharp if self._config.loss.gan_target == "sharp" else gt))
         if self.discriminator is not None:
             terms |= self._judge(self.discriminator, judged)
-        terms = self._mean_of_processes(terms)
+        terms = mean_of_processes(terms, self._accelerator)
         norms = {name: learner.gradient_norm() for name, learner in self.learners.items()}
         if not torch.stack([*terms.values(), *norms.values()]).isfinite().all():
             for learner in self.learners.values():
@@ -170,12 +170,6 @@ class RestorerTask:
     def _alone(self, learner: Learner, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Without exchange of gradients between processes, where more batches are to come before the step."""
         return self._accelerator.no_sync(learner.model) if wanted else contextlib.nullcontext()
-
-    def _mean_of_processes(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self._accelerator.num_processes == 1:
-            return terms
-        means = cast(Tensor, self._accelerator.reduce(torch.stack(list(terms.values())), "mean"))
-        return dict(zip(terms, means.unbind(), strict=True))
 
     # --- what stays
 
@@ -224,14 +218,6 @@ def _add(terms: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> N
     for name, value in found.items():
         share = value.detach() / parts
         terms[name] = terms[name] + share if name in terms else share
-
-
-def autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Makes contexts in which layers compute in bf16, or as they are."""
-    chosen = choose_precision(device) if precision == "auto" else precision
-    if chosen != "bf16":
-        return contextlib.nullcontext
-    return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
 def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Generator], scale: int) -> Tensor:

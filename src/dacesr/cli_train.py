@@ -1,0 +1,76 @@
+"""`dacesr train`: networks from a TOML config; the same command resumes a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dacesr.failing import fail
+
+training = typer.Typer(help="Train networks from a TOML config.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; some are in configs/.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field: data.batch=16. Repeatable.")
+]
+MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved config, size, memory and time; write nothing.")
+]
+
+
+@training.command()
+def restorer(config: Config, changes: Changes = None, max_minutes: MaxMinutes = None, dry_run: DryRun = False) -> None:
+    """Train the super-resolution network.
+
+    \b
+    dacesr train restorer configs/restorer_light_stage1.toml --max-minutes 60
+    accelerate launch -m dacesr.cli train restorer configs/paper_stage1.toml
+    """
+    _train("RestorerTraining", config, changes, max_minutes, dry_run)
+
+
+@training.command()
+def tagger(config: Config, changes: Changes = None, max_minutes: MaxMinutes = None, dry_run: DryRun = False) -> None:
+    """Train a tagger on labelled pictures.
+
+    \b
+    dacesr train tagger configs/tagger_warmup.toml
+    dacesr train tagger configs/tagger_lite.toml
+    """
+    _train("TaggerTraining", config, changes, max_minutes, dry_run)
+
+
+@training.command()
+def extractor(config: Config, changes: Changes = None, max_minutes: MaxMinutes = None, dry_run: DryRun = False) -> None:
+    """Tune a tagger on ruined pictures with LoRA: DAPE, REE, DAPE-FT-1 and DAPE-FT-2.
+
+    \b
+    dacesr train extractor configs/dape_lite.toml
+    dacesr train extractor configs/ree_lite.toml
+    """
+    _train("ExtractorTraining", config, changes, max_minutes, dry_run)
+
+
+def _train(kind: str, config: Path, changes: list[str] | None, max_minutes: float | None, dry_run: bool) -> None:
+    """Read the config of that kind and run it."""
+    try:
+        from dacesr.train.config import load_config
+        from dacesr.train.loop import TrainingError, describe_run, train
+        from dacesr.train.tasks import TRAININGS
+    except ModuleNotFoundError as error:
+        raise fail(f'training needs {error.name}: pip install "dacesr[train]"') from error
+    from dacesr.memory import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        run = load_config(config, changes, TRAININGS[kind])
+        if dry_run:
+            typer.echo(describe_run(run))
+        else:
+            train(run, max_minutes=max_minutes)
+    except ValueError as error:
+        raise fail(error) from error
+    except TrainingError as error:
+        typer.echo(f"dacesr: {error}", err=True)
+        raise typer.Exit(1) from error
