@@ -96,10 +96,11 @@ def test_all_extractors_see_the_same_pictures() -> None:
         seen.append(torch.rand((), generator=generator).item())
         return SWEEPS["noise"].apply(x, 20, generator)
 
-    clean = CleanReference.of(reference, pictures)
+    clean, threads = CleanReference.of(reference, pictures), torch.get_num_threads()
     found = similarity(clean, {"a": reference, "b": EdgeRecogniser(), "c": EdgeRecogniser(12)}, pictures, degrade)
     assert list(found) == ["a", "b", "c"]
     assert len(set(seen)) == len(seen) == 4
+    assert torch.get_num_threads() == threads
     assert torch.equal(found["a"].jaccard, found["b"].jaccard)
     assert not torch.equal(found["a"].jaccard, found["c"].jaccard)
     again = similarity(clean, {"a": reference}, pictures, degrade)

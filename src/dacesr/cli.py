@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dacesr.cli_analyze import analysis
+from dacesr.cli_analyze import analysis, inspect
 from dacesr.cli_train import training
 from dacesr.failing import fail
 
@@ -24,6 +24,7 @@ models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=
 app.add_typer(models, name="models")
 app.add_typer(training, name="train")
 app.add_typer(analysis, name="analyze")
+app.command()(inspect)
 
 
 class PrecisionName(StrEnum):

@@ -52,6 +52,56 @@ def extractor(config: Config, changes: Changes = None, max_minutes: MaxMinutes =
     _train("ExtractorTraining", config, changes, max_minutes, dry_run)
 
 
+@training.command()
+def selection(
+    source: Annotated[Path, typer.Argument(metavar="SHARP", help="Folder of sharp pictures, or labelled CSV.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Selection file to write, *.json.")],
+    extractor: Annotated[
+        str, typer.Option(metavar="MODEL", help="Tagger that names clean and degraded pictures.")
+    ] = "lite-ram",
+    count: Annotated[int, typer.Option(min=4, help="How many degradations.")] = 1000,
+    images: Annotated[int, typer.Option(min=1, help="How many pictures each is applied to.")] = 30,
+    scale: Annotated[int, typer.Option("-s", "--scale", min=1, max=64, help="How many times smaller they get.")] = 4,
+    space: Annotated[str, typer.Option(metavar="NAME", help="Where degradations are drawn from.")] = "realesrgan",
+    seed: Annotated[int, typer.Option(help="With its number it decides a degradation.")] = 0,
+    split: Annotated[str | None, typer.Option(help="train, val or test of a labelled source.")] = None,
+    tau1: Annotated[float | None, typer.Option(min=0, max=1, help="Mild is above; the best quarter.")] = None,
+    tau2: Annotated[float | None, typer.Option(min=0, max=1, help="Severe is below; the worst quarter.")] = None,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Rank random degradations by what a tagger still sees, for DAPE-FT and REE to be tuned on a class of them.
+
+    \b
+    dacesr train selection photos -o severe.json --extractor ram.pth --tau1 0.710 --tau2 0.297
+    """
+    from dacesr.checkpoint import load_extractor
+    from dacesr.device import choose_device
+    from dacesr.memory import keep_freed_memory
+    from dacesr.train.ranking import rank_degradations, sharp_pictures
+
+    keep_freed_memory()
+    if (tau1 is None) != (tau2 is None):
+        raise fail("--tau1 and --tau2 go together")
+    try:
+        device = choose_device()
+        rank_degradations(
+            output,
+            load_extractor(extractor).to(device),
+            {name: picture.to(device) for name, picture in sharp_pictures(source, images, split=split).items()},
+            tagger=extractor,
+            space=space,
+            scale=scale,
+            seed=seed,
+            count=count,
+            thresholds=(tau1, tau2) if tau1 is not None and tau2 is not None else None,
+            max_minutes=max_minutes,
+        )
+    except ValueError as error:
+        raise fail(error) from error
+    except OSError as error:
+        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+
+
 def _train(kind: str, config: Path, changes: list[str] | None, max_minutes: float | None, dry_run: bool) -> None:
     """Read the config of that kind and run it."""
     try:

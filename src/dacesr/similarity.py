@@ -9,6 +9,7 @@ names the degraded ones, and both sets of tags are compared by Jaccard's index, 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -153,21 +154,30 @@ def similarity(
         reference: Of the clean pictures.
         extractors: Those under test, by name; all see the same degraded pictures.
         pictures: The clean ones, (3, h, w) in [0, 1] each.
-        degrade: Gets each picture as a batch of one.
+        degrade: Gets each picture as a batch of one, in threads of their own.
         seed: With a picture's place in the list it decides the picture's generator.
         batch: Pictures of one size that are recognised at a time.
 
     Returns:
         For each extractor a similarity per picture.
     """
-    degraded = [
-        degrade(picture[None], _generator(seed, place, picture.device))[0] for place, picture in enumerate(pictures)
-    ]
+    degraded = _degraded(pictures, degrade, seed)
     return {name: reference.compare(extractor, degraded, batch=batch) for name, extractor in extractors.items()}
 
 
-def _generator(seed: int, place: int, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(sample_generator(seed, place).initial_seed())
+def _degraded(pictures: Sequence[Tensor], degrade: Degrade, seed: int) -> list[Tensor]:
+    """Each picture degraded once, several at a time: each is too small to be shared by threads."""
+    threads = torch.get_num_threads()
+
+    def one(place: int, picture: Tensor) -> Tensor:
+        generator = torch.Generator(picture.device).manual_seed(sample_generator(seed, place).initial_seed())
+        return degrade(picture[None], generator)[0]
+
+    try:
+        with ThreadPoolExecutor(threads, "degrading", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(one, range(len(pictures)), pictures))
+    finally:
+        torch.set_num_threads(threads)  # threads that start later take the number that was set last
 
 
 def _recognised(

@@ -30,7 +30,9 @@ def one_token_at_a_time(block: Block, x: Tensor) -> Tensor:
     places = [(y, x) for y in range(height) for x in range(width)]
     result = torch.zeros_like(x)
     for y0, x0 in places:
-        seen = [(y, x) for y, x in places if ((y - shift) // s, (x - shift) // s) == ((y0 - shift) // s, (x0 - shift) // s)]
+        seen = [
+            (y, x) for y, x in places if ((y - shift) // s, (x - shift) // s) == ((y0 - shift) // s, (x0 - shift) // s)
+        ]
         keys = torch.stack([x[0, y, x1] for y, x1 in seen])
         q, k, v = attn.q(x[0, y0, x0]), attn.k(keys), attn.v(keys)
         rows = [(y0 - y + s - 1) * (2 * s - 1) + x0 - x1 + s - 1 for y, x1 in seen]

@@ -6,12 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from weights_by_name import weights
 
 from dacesr.config import TaggerConfig
 from dacesr.nets.tagger import THRESHOLD, Tagger
 from dacesr.taggerfile import load_tagger
-
-from weights_by_name import weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = TaggerConfig(
@@ -106,7 +105,9 @@ def test_names_are_those_that_reach_their_threshold_the_most_probable_first(logi
     values = torch.tensor([logits, [-9.0] * 5])
     first, _ = net.names(values)
     probability = dict(zip("abcde", values[0].sigmoid().tolist(), strict=True))
-    assert set(first) == {tag for tag, limit in zip("abcde", net.thresholds.tolist(), strict=True) if probability[tag] >= limit}
+    assert set(first) == {
+        tag for tag, limit in zip("abcde", net.thresholds.tolist(), strict=True) if probability[tag] >= limit
+    }
     assert [probability[tag] for tag in first] == sorted((probability[tag] for tag in first), reverse=True)
 
 

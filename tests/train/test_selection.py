@@ -9,9 +9,14 @@ import torch
 from recogniser import EdgeRecogniser, checks
 from rich.console import Console
 from torch import Tensor
+from typer.testing import CliRunner
 
+from dacesr.checkpoint import save_tagger
+from dacesr.cli import app
+from dacesr.config import TaggerConfig
 from dacesr.degradation.recipe import carry_out, degrade
 from dacesr.image import write
+from dacesr.nets.tagger import Tagger
 from dacesr.similarity import CleanReference, jaccard, similarity
 from dacesr.sources import sample_generator
 from dacesr.train import ranking
@@ -19,6 +24,10 @@ from dacesr.train.ranking import member_seed, rank_degradations, sharp_pictures
 from dacesr.train.selection import Selection, SelectionError
 
 COUNT = 12
+TINY = TaggerConfig(
+    image_size=32, patch=4, embed_dim=8, depths=(2, 2), heads=(2, 4), window=4, width=6, tags=5, label_dim=4,
+    head_dim=8, head_heads=2, head_mlp=8,
+)  # fmt: skip
 
 
 def pictures(count: int = 4) -> dict[str, Tensor]:
@@ -278,3 +287,35 @@ def test_sharp_pictures_of_a_labelled_set(tmp_path: Path) -> None:
     found = sharp_pictures(tmp_path / "set.csv", split="test")
     assert list(found) == ["0.png", "3.png"]
     torch.testing.assert_close(found["3.png"], checks(4)[3])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, picture in pictures(3).items():
+        write(tmp_path / "photos" / name, picture[None])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tagger = Tagger(TINY, tags=list("abcde"), thresholds=[0.5] * 5)
+    model = str(tmp_path / "tagger.safetensors")
+    save_tagger(model, tagger)
+    output = tmp_path / "out" / "severe.json"
+    call = ["train", "selection", str(tmp_path / "photos"), "-o", str(output), "--extractor", model]
+    call += ["--count", "8", "--images", "2", "--scale", "2", "--space", "level3", "--seed", "7"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert "class 4: 2 with" in result.output
+    found = Selection.load(output)
+    assert len(found.members("mild")) == 2
+    assert found.settings.pictures == ("0.png", "1.png")
+    assert (found.settings.space, found.settings.scale, found.settings.seed) == ("level3", 2, 7)
+    assert found.settings.tagger == model
+    for change, words in (
+        (["--seed", "8"], "severe.json was made with seed 7, not 8"),
+        (["--tau1", "0.7"], "--tau1 and --tau2 go together"),
+        (["--extractor", str(tmp_path / "none.safetensors")], "none.safetensors"),
+        (["--split", "test"], "photos holds no sub-folder"),
+    ):
+        result = CliRunner().invoke(app, [*call, *change])
+        assert result.exit_code == 2
+        assert words in result.output
+        assert result.output.count("\n") == 1

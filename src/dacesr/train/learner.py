@@ -1,4 +1,7 @@
-"""A network under training: its optimizer, the course of its learning rate, and the average of its weights."""
+"""A network under training: its optimizer, the course of its learning rate, and the average of its weights.
+
+Frozen parameters, which get no gradients, are shared with the average and are not a part of the state.
+"""
 
 import copy
 import math
@@ -39,7 +42,9 @@ class Learner:
     ) -> None:
         """Take a network on its device; `ema` is the decay of the average, 0 for none."""
         self.net = net
-        self.average = copy.deepcopy(net).eval().requires_grad_(False) if ema else net
+        self._frozen = {name: p for name, p in net.named_parameters() if not p.requires_grad}
+        shared = {id(p): p for p in self._frozen.values()}
+        self.average = copy.deepcopy(net, shared).eval().requires_grad_(False) if ema else net
         self.model = accelerator.prepare_model(net)
         self._config, self._iterations, self._ema = config, iterations, ema
         self._parameters = [p for p in net.parameters() if p.requires_grad]
@@ -69,20 +74,24 @@ class Learner:
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
         for kept, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+            if kept is not new:
+                kept.lerp_(new, 1 - decay)
         for kept, new in zip(self.average.buffers(), self.net.buffers(), strict=True):
             kept.copy_(new)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, average and moments."""
-        average = self.average.state_dict() if self._ema else {}
-        return {"net": self.net.state_dict(), "average": average, "optimizer": self._optimizer.state_dict()["state"]}
+        average = self._learned(self.average) if self._ema else {}
+        return {"net": self._learned(self.net), "average": average, "optimizer": self._optimizer.state_dict()["state"]}
+
+    def _learned(self, net: nn.Module) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in net.state_dict().items() if name not in self._frozen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
-        self.net.load_state_dict(state["net"])
+        self.net.load_state_dict({**self._frozen, **state["net"]})
         if self._ema:
-            self.average.load_state_dict(state["average"])
+            self.average.load_state_dict({**self._frozen, **state["average"]})
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state["optimizer"]})
         for parameter, moments in self._optimizer.state.items():
             for name, value in moments.items():  # into memory of their own, laid out as in an uninterrupted run

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from dacesr.config import TAGGER_PRESETS, Config, TaggerConfig, explain
+from dacesr.degradation.recipe import SPACES
+from dacesr.nets.extractor import SMALLEST
 from dacesr.train.config import ConfigError, RunConfig, Seed, Share
 
 Shares = Annotated[tuple[Share, Share], Field(strict=False)]
@@ -81,17 +83,27 @@ class TaggerTraining(RunConfig):
 
 
 class RuinConfig(Config):
-    """The sharp pictures of an extractor's run and how they are ruined."""
+    """The sharp pictures of an extractor's run and how they are ruined. Paths may hold `$VARIABLES`."""
 
-    source: str = Field(description="folder of pictures, or a labelled set as for a tagger")
-    files: str | None = Field(None, description="tar or folder that holds the files of a CSV")
-    split: Literal["train", "test"] = Field("train", description="pictures of the labelled set to use")
+    source: str = Field(description="folder of pictures, searched with its subfolders, or a labelled CSV")
+    files: str | None = Field(None, description="tar or folder that holds the files of a CSV; beside it unless given")
+    split: Literal["train", "test"] = Field("train", description="pictures of the CSV, or folder in it, to train on")
     crop: PositiveInt = Field(512, description="sides of the sharp crop, in pixels")
     batch: PositiveInt = Field(8, description="pictures a step, in each process")
     scale: PositiveInt = Field(4, description="how many times smaller the ruined picture is")
     space: str = Field("realesrgan", description="degradation space, where there is no selection")
-    selection: str | None = Field(None, description="selection file of `dacesr train selection`")
+    selection: str | None = Field(None, description="file of ranked degradations")
     members: Literal["all", "mild", "severe"] = Field("all", description="which of the selection's degradations")
+
+    @model_validator(mode="after")
+    def _check_ruin(self) -> Self:
+        if self.space not in SPACES:
+            raise ValueError(f"space should be one of {', '.join(SPACES)}, not {self.space}")
+        if self.members != "all" and self.selection is None:
+            raise ValueError(f"members {self.members} takes a selection")
+        if self.crop // self.scale < SMALLEST:
+            raise ValueError(f"crop {self.crop} should be at least {SMALLEST} times the scale {self.scale}")
+        return self
 
 
 class ExtractorLoss(Config):
@@ -99,6 +111,12 @@ class ExtractorLoss(Config):
 
     embedding: NonNegativeFloat = Field(1.0, description="MSE between the tokens of ruined and sharp picture (Eq. 7)")
     logits: NonNegativeFloat = Field(0.0, description="cross-entropy of the ruined picture's tags with the sharp one's")
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        if not self.embedding + self.logits:
+            raise ValueError("one of embedding and logits should be above 0")
+        return self
 
 
 class LoraConfig(Config):
@@ -109,20 +127,24 @@ class LoraConfig(Config):
 
 
 class ExtractorValidation(Config):
-    """When and how the extractor is measured, on pictures ruined with fixed seeds."""
+    """When and on what the extractor is measured; pictures are ruined with fixed seeds."""
 
     every: PositiveInt = Field(500, description="iterations between validations")
-    images: PositiveInt = Field(50, description="pictures of the test split, or the folder's first")
+    source: str | None = Field(
+        None, description="folder, or labelled CSV: its split or sub-folder test; as data.source unless given"
+    )
+    images: PositiveInt = Field(50, description="pictures, at even distances in the list of all")
+    crop: PositiveInt = Field(512, description="use the centre of pictures, at most so many pixels a side")
     seed: Seed = Field(0, description="of the degradations")
 
 
 class ExtractorTraining(RunConfig):
-    """A run of `dacesr train extractor`."""
+    """A run of `dacesr train extractor`; `init` is an adapter to go on from."""
 
     tagger: str = Field(description="the frozen tagger that sees the sharp pictures, and the base of the LoRA")
     data: RuinConfig = Field(description="pictures and their degradation")
     loss: ExtractorLoss = Field(ExtractorLoss.model_validate({}), description="terms and their weights")
-    lora: LoraConfig = Field(
-        LoraConfig.model_validate({}), description="what is trained; init: an adapter to go on from"
+    lora: LoraConfig = Field(LoraConfig.model_validate({}), description="what is trained")
+    validation: ExtractorValidation = Field(
+        ExtractorValidation.model_validate({}), description="measures while training"
     )
-    validation: ExtractorValidation = Field(ExtractorValidation.model_validate({}), description="measures")

@@ -1,0 +1,1 @@
+"""What the networks see: measurements, tables and figures."""
