@@ -9,16 +9,15 @@ turns with the real one), what bf16 brings, and what a pixel costs through tiles
 import argparse
 import contextlib
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
 from machine import describe
+from timing import in_turns, timed
 
 from dacesr import Upscaler
 from dacesr.memory import keep_freed_memory
@@ -47,23 +46,6 @@ def scan_as_identity() -> Iterator[None]:
 
     with mock.patch("dacesr.nets.mamba.selective_scan", scan):
         yield
-
-
-def timed(run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def in_turns(runs: dict, rounds: int) -> dict[str, float]:
-    """Median seconds of each run, one after another in every round."""
-    times = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            seconds = timed(run)
-            if number:  # the first round warms up
-                times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 @torch.inference_mode()

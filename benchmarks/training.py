@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 from machine import describe
-from restorer import in_turns, scan_as_identity
+from restorer import scan_as_identity
+from timing import in_turns
 
 from dacesr.dataset import Batches, Photographs, Source
 from dacesr.drawings import Drawings

@@ -77,8 +77,8 @@ def recognition(
         plots.save(plots.sweep_figure(summaries), output / "sweeps.png")
         if chosen is not None:
             plots.save(plots.class_figure(summaries), output / "classes.png")
-        reference, last = list(extractors)[0], list(extractors)[-1]
-        shown = {name: extractors[name] for name in dict.fromkeys((reference, last))}
+        reference, *others = extractors
+        shown = {name: extractors[name] for name in (reference, *others[-1:])}
         ways = examples.typical(conditions, chosen)
         plots.save(plots.tag_figure(examples.show(shown, clean, ways, reference=reference)), output / "tags.png")
     except OSError as error:

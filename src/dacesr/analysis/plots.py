@@ -58,7 +58,7 @@ def sweep_figure(summaries: Sequence[Summary]) -> "Figure":
         row[0].set_ylabel(LABELS[metric])
     for ax, sweep in zip(axes[0], sweeps, strict=True):
         ax.set_title(TITLES.get(sweep, sweep))
-        ax.set_ylim(0, 1)
+        ax.set_ylim(0, 1.03)
         levels = SWEEPS[sweep].levels
         if levels[0] > levels[-1]:
             ax.invert_xaxis()  # shared by the column
@@ -99,7 +99,7 @@ def class_figure(summaries: Sequence[Summary]) -> "Figure":
         axes[-1][column].set_xlabel("class of the degradation")
     for ax in axes.flat:
         _tidy(ax)
-    axes[0][0].set_ylim(0, 1)
+    axes[0][0].set_ylim(0, 1.03)
     _legend(figure, axes[0][0], len(names))
     return figure
 
@@ -123,7 +123,7 @@ def tag_figure(strips: Sequence[Strip], *, column: float = 1.75) -> "Figure":
     heights = [_strip_heights(strip, column) for strip in strips]
     width = 2 * margin + columns * column + (columns - 1) * gap
     height = 2 * margin + 0.3 + sum(header + picture + sum(blocks) + 0.2 for picture, blocks in heights)
-    figure = _figure(width, height, layout=None)
+    figure = _figure(width, height, arranged=False)
     top = height - margin
     for strip, (picture, blocks) in zip(strips, heights, strict=True):
         for place, example in enumerate(strip.examples):
@@ -145,10 +145,13 @@ def tag_figure(strips: Sequence[Strip], *, column: float = 1.75) -> "Figure":
 # --- curves and bars
 
 
-def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure":
+def _figure(width: float, height: float, *, arranged: bool = True) -> "Figure":
+    """An empty figure of a size in inches; `arranged`: axes make room for their labels."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=layout)
+    engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.07) if arranged else None
+    return Figure(figsize=(width, height), layout=engine)
 
 
 def _names(summaries: Sequence[Summary]) -> list[str]:
@@ -197,6 +200,7 @@ def _tidy(ax: "Axes") -> None:
 
 def _legend(figure: "Figure", ax: "Axes", count: int) -> None:
     handles, labels = ax.get_legend_handles_labels()
+    labels[0] += " (reference)"
     figure.legend(handles, labels, loc="outside upper center", ncols=min(count, 7), frameon=False)
 
 

@@ -1,6 +1,5 @@
 """The embedding extractor: a frozen tagger that takes pictures of any size (REE, Fig. 4, once its LoRA is merged)."""
 
-from collections.abc import Callable
 from typing import Self
 
 from torch import Tensor, nn
@@ -77,10 +76,3 @@ class Extractor(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, also as a part of a network that is trained."""
         return super().train(False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to` and its like do; the thresholds stay in fp32."""
-        thresholds = self.tagger.thresholds
-        super()._apply(fn, recurse)
-        self.tagger.thresholds = thresholds.to(self.tagger.thresholds.device)
-        return self

@@ -72,7 +72,7 @@ class Tagger(nn.Module):
 
     Attributes:
         tag_names: A name for every logit.
-        thresholds: (n,) probabilities from which a tag is given; not a part of the weights.
+        thresholds: (n,) probabilities from which a tag is given, fp32 on the CPU; not a part of the weights.
     """
 
     def __init__(
@@ -100,8 +100,6 @@ class Tagger(nn.Module):
         self.wordvec_proj = nn.Linear(config.label_dim, config.head_dim)
         self.head = nn.ModuleList(HeadLayer(config=config) for _ in range(config.head_layers))
         self.fc = nn.Linear(config.head_dim, 1)
-        self.tag_names: tuple[str, ...] = ()
-        self.register_buffer("thresholds", torch.empty(0), persistent=False)
         self.name_tags(tags, thresholds)
         self.apply(_init)
         nn.init.normal_(self.label_embed)
@@ -111,11 +109,11 @@ class Tagger(nn.Module):
         """Give names and thresholds to the logits; ValueError where their number is another."""
         count = self.config.tags
         names = tuple(str(i) for i in range(count)) if tags is None else tuple(tags)
-        limits = torch.full((count,), THRESHOLD) if thresholds is None else torch.as_tensor(thresholds).float()
+        given = [THRESHOLD] * count if thresholds is None else thresholds
+        limits = torch.as_tensor(given, dtype=torch.float32, device="cpu")
         if len(names) != count or limits.shape != (count,):
             raise ValueError(f"the tagger knows {count} tags; got {len(names)} names and {limits.numel()} thresholds")
-        self.tag_names = names
-        self.thresholds = limits.to(self.fc.weight.device)
+        self.tag_names, self.thresholds = names, limits
 
     def embed(self, image: Tensor) -> Tensor:
         """(b, 3, s, s), ImageNet-normalised, sides multiples of the patch -> tokens (b, 1 + g * g, width)."""
@@ -140,11 +138,13 @@ class Tagger(nn.Module):
 
     def names(self, logits: Tensor) -> list[tuple[str, ...]]:
         """The tags of each picture whose probability reaches their threshold, the most probable first."""
-        found = []
-        for probability in logits.float().sigmoid():
-            order = probability.argsort(descending=True, stable=True).tolist()
-            found.append(tuple(self.tag_names[i] for i in order if probability[i] >= self.thresholds[i]))
-        return found
+        probabilities = logits.detach().float().sigmoid().cpu()
+        order = probabilities.argsort(1, descending=True, stable=True)
+        given = (probabilities >= self.thresholds).gather(1, order)
+        return [
+            tuple(self.tag_names[i] for i in places[chosen].tolist())
+            for places, chosen in zip(order, given, strict=True)
+        ]
 
 
 def normalise(x: Tensor) -> Tensor:
