@@ -11,26 +11,55 @@ from typer.testing import CliRunner
 
 from dacesr.checkpoint import KINDS
 from dacesr.cli import app
+from dacesr.nets.tagger import Tagger
 from dacesr.train.config import ConfigError, RestorerTraining, load_config
+from dacesr.train.recognition import ExtractorTraining, TaggerTraining
+from dacesr.train.tasks import TRAININGS, Training
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("**/*.toml"))
 COMMAND = ["train", "restorer"]
 
 
+def kind_of(path: Path) -> type[Training]:
+    """By the first word of a recipe's name."""
+    word = path.stem.partition("_")[0]
+    if word in ("dape", "ree", "ft1", "ft2"):
+        return ExtractorTraining
+    return TaggerTraining if word == "tagger" else RestorerTraining
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_loads_and_makes_its_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DACESR_DATA", "/data")
-    config = load_config(path)
+    config = load_config(path, training=kind_of(path))
     assert config.output == str(Path("out", "train", path.stem))
-    with torch.device("meta"):
-        net = KINDS[config.network.kind].network(config.network)
-    assert sum(parameter.numel() for parameter in net.parameters()) > 0
+    if not isinstance(config, ExtractorTraining):  # which has that of its tagger
+        with torch.device("meta"):
+            made = Tagger if isinstance(config, TaggerTraining) else KINDS[config.network.kind].network
+            net = made(config.network)  # type: ignore[arg-type]
+        assert sum(parameter.numel() for parameter in net.parameters()) > 0
     assert "$" not in config.model_dump_json()
-    assert RestorerTraining.model_validate_json(config.model_dump_json()) == config
+    assert type(config).model_validate_json(config.model_dump_json()) == config
 
 
-def test_there_are_recipes() -> None:
+@pytest.mark.parametrize("path", [path for path in CONFIGS if kind_of(path) is ExtractorTraining], ids=lambda p: p.stem)
+def test_recipes_of_extractors_are_those_of_the_paper(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DACESR_DATA", "/data")
+    config = load_config(path, training=ExtractorTraining)
+    method, size = path.stem.split("_")
+    assert (config.lora.r, config.lora.alpha) == (8, 1.0)
+    assert config.data.members == {"dape": "all", "ree": "severe", "ft1": "severe", "ft2": "mild"}[method]
+    assert (config.loss.embedding, config.loss.logits) == (1.0, 0.0 if method == "ree" else 1.0)
+    assert config.init == (None if method == "dape" else f"out/train/dape_{size}/adapter")
+    assert config.data.space == "realesrgan"
+    if size == "ram":
+        numbers = (config.iterations, config.data.batch, config.data.crop, config.data.scale, config.optimizer.lr)
+        assert numbers == (300_000, 8, 512, 4, 1e-4)
+
+
+def test_there_are_recipes_of_every_kind() -> None:
     assert "debug" in [path.stem for path in CONFIGS]
+    assert {kind_of(path) for path in CONFIGS} == set(TRAININGS.values())
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -1,5 +1,6 @@
 """Training a tagger: it learns, resumes, sets thresholds, and starts from one with other tags."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from dacesr.train.recognition import TaggerTraining
 from dacesr.train.state import saved_states
 from dacesr.train.tagger import TaggerTask, thresholds
 from train.conftest import rows
-from train.tiny_taggers import SMALL, TAGS, assert_same, labelled_set, small_tagger, tagger_file
+from train.tiny_taggers import SMALL, TAGS, assert_same, labelled_set, tagger_file
 
 RECIPE = """
 iterations = 6
@@ -52,8 +53,7 @@ Recipe = Callable[..., TaggerTraining]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with labelled pictures and the recipe."""
     folder = tmp_path_factory.mktemp("tagger")
-    fields = {key: list(value) if isinstance(value, tuple) else value for key, value in SMALL.items()}
-    network = "\n".join(f"{key} = {str(value).lower() if isinstance(value, bool) else value!r}" for key, value in fields.items())
+    network = "\n".join(f"{key} = {json.dumps(value)}" for key, value in SMALL.items())
     text = RECIPE.replace("NETWORK", network).replace("SHAPES", str(labelled_set(folder)))
     (folder / "learn.toml").write_text(text)
     return folder
@@ -143,9 +143,10 @@ def test_training_starts_from_given_weights(recipe: Recipe, tmp_path: Path) -> N
         started[folder] = made.learner.net.tagger
         assert made.learner.net.tagger.tag_names == tags
     x = normalise(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    base = small_tagger()
-    torch.testing.assert_close(started[same](x), base(x))
-    torch.testing.assert_close(started[other].embed(x), base.embed(x))
+    bases = {folder: load_tagger(folder / "base.safetensors") for folder in started}
+    torch.testing.assert_close(started[same](x), bases[same](x))
+    torch.testing.assert_close(started[other].embed(x), bases[other].embed(x))
+    assert torch.equal(started[other].head[1].fc1.weight, bases[other].head[1].fc1.weight)
     assert started[other].label_embed.shape[0] == 3
 
 

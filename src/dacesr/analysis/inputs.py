@@ -38,13 +38,13 @@ def gather_pictures(
     found: dict[str, Tensor] = {}
     for source in map(Path, sources):
         if source.is_dir():
-            part = sharp_pictures(source, images)
+            place, part = source, sharp_pictures(source, images)
         elif source.suffix.lower() == ".csv":
-            part = sharp_pictures(source, images, split=split)
+            place, part = source.with_suffix(""), sharp_pictures(source, images, split=split)
         else:
-            part = {source.name: read(source)[0]}
+            place, part = source.parent, {source.name: read(source)[0]}
         for name, picture in part.items():
-            own = name if name not in found else (source / name).as_posix()
+            own = name if name not in found else (place / name).as_posix()
             found[own] = picture if shorter is None else _reduced(picture, shorter)
     return found
 

@@ -22,7 +22,7 @@ from dacesr.tensorfile import CheckpointError, write_whole
 from dacesr.train.selection import Selection
 
 CLASSES = 4
-DECAYS = (0.003, 0.03, 0.3)  # of the weights; the one that suits set-aside pictures best is taken
+DECAYS = (0.003, 0.03, 0.3, 3.0)  # of the weights; the one that suits set-aside pictures best is taken
 EPS = 1e-6
 
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]

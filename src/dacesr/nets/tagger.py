@@ -139,7 +139,7 @@ class Tagger(nn.Module):
     def names(self, logits: Tensor) -> list[tuple[str, ...]]:
         """The tags of each picture whose probability reaches their threshold, the most probable first."""
         probabilities = logits.detach().float().sigmoid().cpu()
-        order = probabilities.argsort(1, descending=True, stable=True)
+        order = probabilities.argsort(dim=1, descending=True, stable=True)
         given = (probabilities >= self.thresholds).gather(1, order)
         return [
             tuple(self.tag_names[i] for i in places[chosen].tolist())

@@ -1,4 +1,4 @@
-"""What is measured while an extractor trains: how much of what the base sees in sharp pictures it sees in ruined ones."""
+"""What is measured while an extractor trains: what it sees in ruined pictures of what the base sees in sharp ones."""
 
 from collections.abc import Callable, Container, Sequence
 from typing import Any

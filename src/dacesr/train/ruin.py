@@ -1,6 +1,6 @@
 """The data of an extractor's training: sharp pictures, those that are held out, and how they are ruined."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from dacesr.labelled import LabelledSet
 from dacesr.nets.extractor import SMALLEST
 from dacesr.train.config import ConfigError
 from dacesr.train.recognition import ExtractorTraining, RuinConfig
-from dacesr.train.selection import Choice, Selection
+from dacesr.train.selection import Choice, Selection, Severity
 
 T = TypeVar("T")
 
@@ -36,9 +36,10 @@ class Ruin:
         Raises:
             ValueError: It cannot be used, or is for another scale.
         """
-        self._space, self._scale, self._members = config.space, config.scale, config.members
+        self._space, self._scale = config.space, config.scale
+        self._members: Choice = config.members
         self._selection = None if config.selection is None else Selection.load(config.selection)
-        self.classes: dict[str, Choice] = {config.space: "all"}
+        self.classes: Mapping[str, Choice] = {config.space: "all"}
         if self._selection is not None:
             if self._selection.settings.scale != config.scale:
                 made = self._selection.settings.scale
@@ -46,7 +47,7 @@ class Ruin:
                     f"data.scale is {config.scale}, and {config.selection} was made with a scale of {made}"
                 )
             self._selection.members(self._members)
-            severities = sorted({member.severity for member in self._selection.ranked})
+            severities: list[Severity] = sorted({member.severity for member in self._selection.ranked})
             self.classes = {f"class{severity}": severity for severity in severities}
 
     def __call__(self, x: Tensor, generators: Sequence[torch.Generator], choice: Choice | None = None) -> Tensor:
