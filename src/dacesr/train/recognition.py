@@ -92,7 +92,7 @@ class RuinConfig(Config):
     batch: PositiveInt = Field(8, description="pictures a step, in each process")
     scale: PositiveInt = Field(4, description="how many times smaller the ruined picture is")
     space: str = Field("realesrgan", description="degradation space, where there is no selection")
-    selection: str | None = Field(None, description="file of ranked degradations")
+    selection: str | None = Field(None, description="file of ranked degradations, or `lite`")
     members: Literal["all", "mild", "severe"] = Field("all", description="which of the selection's degradations")
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from torch import Tensor
 from dacesr.config import Config, explain
 from dacesr.degradation.recipe import SPACES, Degradation, carry_out, draw
 from dacesr.tensorfile import write_whole
+from dacesr.weightfiles import RECOGNITION, WEIGHTS
 
 FORMAT = 1
 
@@ -91,13 +92,15 @@ class Selection(Config):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a selection file.
+        """Read a selection file, or the bundled one of a name such as `lite`.
 
         Raises:
             SelectionError: The file is missing or is no selection; the sentence names it and the field at fault.
         """
+        bundled = WEIGHTS / RECOGNITION / f"{path}.selection.json"
+        place = bundled if bundled.is_file() and not Path(path).exists() else Path(path)
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
+            return cls.model_validate_json(place.read_bytes())
         except OSError as error:
             raise SelectionError(f"the selection {path} cannot be read: {error.strerror or error}") from error
         except ValidationError as error:
