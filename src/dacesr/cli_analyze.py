@@ -178,10 +178,9 @@ def inspect(
 def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error, where that is a terminal; yields what moves it on by one."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    from dacesr.progress import progress_bar
+
+    with progress_bar(Console(stderr=True)) as progress:
         bar = progress.add_task(what, total=total)
         yield lambda: progress.advance(bar)

@@ -19,9 +19,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from dacesr.device import choose_device
+from dacesr.progress import progress_bar
 from dacesr.tensorfile import write_whole
 from dacesr.train.config import ConfigError
 from dacesr.train.log import Means, Record
@@ -71,7 +72,7 @@ def train(
     failures, last_log = 0, (time.monotonic(), begin)
     task.start(begin)
     done = begin
-    with _progress(console, main) as progress, _stop_requests(accelerator) as stop_wanted:
+    with progress_bar(console, shown=main) as progress, _stop_requests(accelerator) as stop_wanted:
         bar = progress.add_task("training", total=config.iterations, completed=begin)
         try:
             for iteration in range(begin, config.iterations):
@@ -230,17 +231,6 @@ def _stop_requests(accelerator: Accelerator) -> Iterator[Callable[[bool], bool]]
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-def _progress(console: Console, main: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not main or not console.is_terminal,
-    )
 
 
 def _say(progress: Progress, config: Training, done: int, values: dict[str, float], speed: float) -> str:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from dacesr.crops import list_pictures
 from dacesr.degradation.recipe import SPACES, carry_out, draw
 from dacesr.image import read
 from dacesr.labelled import LabelledSet
+from dacesr.progress import progress_bar
 from dacesr.similarity import CleanReference, Recogniser, digest, fingerprint, similarity
 from dacesr.sources import sample_generator
 from dacesr.tensorfile import write_whole
@@ -152,7 +152,7 @@ class _Ranking:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.partial, "\n".join([self._settings.model_dump_json(), *rows, ""]).encode())
         reference = CleanReference.of(extractor, pictures)
-        with _progress(console) as progress, self.partial.open("a", encoding="utf-8") as file:
+        with progress_bar(console) as progress, self.partial.open("a", encoding="utf-8") as file:
             bar = progress.add_task("degradations", total=count, completed=count - len(missing))
             for done, index in enumerate(missing):
                 if max_minutes is not None and time.monotonic() - started > max_minutes * 60:
@@ -272,17 +272,6 @@ def _check(
 def _short(value: object) -> str:
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _summary(selection: Selection) -> str:
