@@ -9,7 +9,9 @@ Head = Literal["pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 GroupEnd = Literal["1conv", "3conv"]
 ScanOrder = Literal["raster", "alternate"]
 ImageSkip = Literal["none", "bilinear"]
-ModulationName = Literal["none", "release"]
+ModulationName = Literal["none", "release", "spatial", "global"]
+Modulate = Literal["both", "multiply", "add"]
+ConditionKind = Literal["re", "le"]
 
 
 class Config(BaseModel):
@@ -47,6 +49,8 @@ class RestorerConfig(Config):
     image_skip: ImageSkip = Field("none", description="bilinear: the enlarged input is added to the output")
     block_residual: bool = Field(False, description="a residual around each block (the paper's text; release: none)")
     modulation: ModulationName = Field("none", description="what a condition does to the tokens after each group")
+    modulate: Modulate = Field("both", description="x * (1 + alpha) + beta, or only one of the two (Table VI)")
+    condition: ConditionKind = Field("re", description="re: the extractor's tokens; le: its logits, one token (Table IV)")
     condition_dim: PositiveInt = Field(512, le=65536, description="channels of a condition token")
     rgb_mean: Annotated[tuple[float, float, float], Field(strict=False)] = Field(
         (0.4488, 0.4371, 0.4040), description="subtracted from the input, added to the output; RGB in [0, 1]"
@@ -57,6 +61,17 @@ class RestorerConfig(Config):
         if self.group_end == "3conv" and self.embed_dim < 4:
             raise ValueError(f"group_end 3conv works on embed_dim / 4 channels and embed_dim is {self.embed_dim}")
         return self
+
+    @model_validator(mode="after")
+    def _check_condition(self) -> Self:
+        if self.modulation == "spatial" and self.condition == "le":
+            raise ValueError("condition le is one token without a grid, and modulation spatial needs one: use global")
+        return self
+
+    @property
+    def learned_modulation(self) -> bool:
+        """Whether the modulation has weights, so that the network was trained with a condition and needs one."""
+        return self.modulation in ("spatial", "global")
 
     @property
     def inner_dim(self) -> int:
@@ -76,9 +91,10 @@ class RestorerConfig(Config):
     def bytes_per_pixel(self, itemsize: int) -> int:
         """An upper estimate of what the network holds for each input pixel, in bytes: six token maps, the output.
 
-        The mixer's and the head's wide tensors are those of a part only.
+        A spatial modulation adds four maps. The mixer's and the head's wide tensors are those of a part only.
         """
-        return math.ceil(1.2 * itemsize * (6 * self.embed_dim + 6 * self.scale**2))
+        maps = 10 if self.modulation == "spatial" else 6
+        return math.ceil(1.2 * itemsize * (maps * self.embed_dim + 6 * self.scale**2))
 
     @classmethod
     def preset(cls, name: Literal["light", "base", "large"], **changes: Any) -> Self:

@@ -5,6 +5,7 @@ from typing import Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dacesr.config import ConditionKind
 from dacesr.nets.tagger import Recognition, Tagger, normalise
 
 __all__ = ["SMALLEST", "Extractor"]
@@ -55,6 +56,25 @@ class Extractor(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """RGB (b, 3, h, w) in [0, 1] -> tokens (b, 1 + g * g, width), token 0 global; errors as for `prepare`."""
         return self.tagger.embed(self.prepare(x)).to(x.dtype)
+
+    def condition(self, x: Tensor, kind: ConditionKind = "re") -> Tensor:
+        """What a restorer is conditioned on (Table IV).
+
+        Args:
+            x: RGB (b, 3, h, w) in [0, 1].
+            kind: `re`, the representation embedding: all tokens; `le`, the logits embedding: one token of logits.
+
+        Returns:
+            (b, 1 + g * g, width), or (b, 1, n).
+
+        Raises:
+            ValueError: as for `prepare`.
+        """
+        return self.embed(x) if kind == "re" else self.recognise(x).logits.unsqueeze(1)
+
+    def condition_dim(self, kind: ConditionKind = "re") -> int:
+        """Channels of a token of `condition`."""
+        return self.tagger.config.width if kind == "re" else self.tagger.config.tags
 
     def recognise(self, x: Tensor) -> Recognition:
         """RGB (b, 3, h, w) in [0, 1] -> tokens and logits (b, n); errors as for `prepare`."""

@@ -10,7 +10,7 @@ and the output has the dtype of the input. The network brings its tensors into c
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import cycle
 
 import torch
@@ -135,14 +135,14 @@ class Restorer(AtLeastFloat32):
             x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
             condition: (b, 1 + g*g, condition_dim): a global token, then a square grid; None for no modulation.
             window: (top, left, bottom, right) of `x` within the picture the condition describes, as fractions of its
-                sides; None means `x` is the whole picture.
+                sides, for all or as a tensor (b, 4) for each; None means `x` is the whole picture.
 
         Returns:
             (b, 3, scale*h, scale*w), dtype of `x`.
 
         Raises:
-            ValueError: `x` isn't (b, 3, h, w) of at least 1x1, the condition doesn't fit the config (or the config has
-                no modulation), or the window isn't a part of the picture.
+            ValueError: `x` isn't (b, 3, h, w) of at least 1x1, the condition doesn't fit the config (no modulation, or
+                a learned one and no condition), or the window isn't a part of the picture.
         """
         _check_image(x)
         height, width = x.shape[-2:]
@@ -150,11 +150,10 @@ class Restorer(AtLeastFloat32):
         centred = x.to(self.mean.dtype) - self.mean
         features = self.conv_first(centred.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
         tokens = self.patch_embed(to_tokens(features))
-        for index, group in enumerate(self.layers):
+        for group in self.layers:
             tokens = group(tokens, height, width)
             if affines is not None:
-                alpha, beta = affines[index]
-                tokens = alpha.to(tokens.dtype) * tokens + beta.to(tokens.dtype)
+                tokens = next(affines)(tokens)
         out = self.conv_after_body(to_image(self.norm_f(tokens), height, width)) + features
         out = self._upsample(out)
         if self.config.image_skip == "bilinear":
@@ -181,18 +180,21 @@ class Restorer(AtLeastFloat32):
             out = self.get_submodule(name)(out)
         return out
 
-    def _affines(self, x: Tensor, condition: Tensor | None, window: Window | None) -> Sequence[Affine] | None:
+    def _affines(self, x: Tensor, condition: Tensor | None, window: Window | None) -> Iterator[Affine] | None:
         """What the condition does after each group; None without a condition."""
         if condition is None:
+            if self.config.learned_modulation:
+                raise ValueError(
+                    f"this network was trained with a condition (modulation '{self.config.modulation}'): give one"
+                )
             return None
         if self.modulation is None:
             raise ValueError("this network was made with modulation 'none', so it takes no condition")
         _check_condition(condition, x.shape[0], self.config.condition_dim)
-        window = WHOLE if window is None else window
-        top, left, bottom, right = window
-        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-            raise ValueError(f"window must be (top, left, bottom, right) within [0, 1], not {tuple(window)}")
-        return self.modulation(condition, *x.shape[-2:], window)
+        place = torch.as_tensor(WHOLE if window is None else window, dtype=torch.float64, device=x.device)
+        place = place[None] if place.ndim == 1 else place
+        _check_window(place, x.shape[0])
+        return self.modulation(condition.to(x.device), *x.shape[-2:], place)
 
 
 def _check_image(x: Tensor) -> None:
@@ -204,6 +206,15 @@ def _check_condition(condition: Tensor, batch: int, dim: int) -> None:
     shape = tuple(condition.shape)
     if len(shape) != 3 or shape[0] != batch or shape[1] < 1 or shape[2] != dim:
         raise ValueError(f"the condition must be ({batch}, 1 + g*g, {dim}), not {shape}")
+
+
+def _check_window(window: Tensor, batch: int) -> None:
+    if window.ndim != 2 or window.shape[0] not in (1, batch) or window.shape[1] != 4:
+        raise ValueError(f"windows must be (4,) or ({batch}, 4), not {tuple(window.shape)}")
+    top, left, bottom, right = window.unbind(1)
+    inside = (top >= 0) & (top < bottom) & (bottom <= 1) & (left >= 0) & (left < right) & (right <= 1)
+    if not bool(inside.all()):
+        raise ValueError(f"window must be (top, left, bottom, right) within [0, 1], not {window.tolist()}")
 
 
 @torch.no_grad()
