@@ -50,7 +50,7 @@ class RestorerConfig(Config):
     block_residual: bool = Field(False, description="a residual around each block (the paper's text; release: none)")
     modulation: ModulationName = Field("none", description="what a condition does to the tokens after each group")
     modulate: Modulate = Field("both", description="x * (1 + alpha) + beta, or only one of the two (Table VI)")
-    condition: ConditionKind = Field("re", description="re: the extractor's tokens; le: its logits, one token (Table IV)")
+    condition: ConditionKind = Field("re", description="re: extractor tokens; le: its logits, one token (Table IV)")
     condition_dim: PositiveInt = Field(512, le=65536, description="channels of a condition token")
     rgb_mean: Annotated[tuple[float, float, float], Field(strict=False)] = Field(
         (0.4488, 0.4371, 0.4040), description="subtracted from the input, added to the output; RGB in [0, 1]"

@@ -44,15 +44,20 @@ class Batches:
 
     Sample j of a batch has the index (iteration * processes + rank) * batch + j and a generator of its own, so that
     two processes with b samples each see together what one process with 2 b sees.
+
+    Attributes:
+        period: Batches after which they come again; 0 where each is new.
     """
 
     def __init__(
         self,
         source: Source,
         *,
-        size: int,
+        size: int | tuple[int, int],
         batch: int,
         seed: int,
+        samples: int = 0,
+        multiple: int = 1,
         rank: int = 0,
         processes: int = 1,
         flip: bool = True,
@@ -62,9 +67,11 @@ class Batches:
 
         Args:
             source: Where samples come from.
-            size: Sides of `gt` in pixels.
+            size: Sides of `gt` in pixels; or the least and greatest, between which each batch draws its own.
             batch: Samples a batch, in this process.
             seed: Any integer.
+            samples: Distinct samples of all processes, after which they come again; 0 for no end.
+            multiple: Of pixels, which sides that are drawn are.
             rank: Number of this process.
             processes: Their number.
             flip: Mirror every other sample left to right.
@@ -73,10 +80,13 @@ class Batches:
         Raises:
             ValueError: A number is impossible.
         """
-        if min(size, batch) < 1 or not 0 <= rank < processes:
+        low, high = (size, size) if isinstance(size, int) else size
+        if min(low, batch) < 1 or high < low or not 0 <= rank < processes:
             raise ValueError(f"size {size}, batch {batch}, rank {rank} of {processes} processes are no batches")
         self._source = source
-        self._size, self._batch, self._seed = size, batch, seed
+        self._sizes, self._multiple = (low, high), multiple
+        self._batch, self._seed = batch, seed
+        self.period = max(1, samples // (batch * processes)) if samples else 0
         self._rank, self._processes = rank, processes
         self._flip, self._transpose = flip, transpose
 
@@ -86,9 +96,12 @@ class Batches:
         Raises:
             ValueError: The source has no usable picture, or only some samples have an `lr`.
         """
+        if self.period:
+            iteration %= self.period
         first = (iteration * self._processes + self._rank) * self._batch
         generators = [sample_generator(self._seed, first + j) for j in range(self._batch)]
-        samples = [self._turned(generator) for generator in generators]
+        size = self._size(iteration)
+        samples = [self._turned(size, generator) for generator in generators]
         small = [sample.lr for sample in samples if sample.lr is not None]
         if len(small) not in (0, len(samples)):
             raise ValueError(f"{len(small)} of {len(samples)} samples are pairs, and the others are to be degraded")
@@ -99,8 +112,16 @@ class Batches:
         """Batches start to end - 1 in order, made in a background thread; see `background.prefetch`."""
         return prefetch(self.batch, start, end, ahead)
 
-    def _turned(self, generator: torch.Generator) -> Sample:
-        sample = self._source.sample(self._size, generator)
+    def _size(self, iteration: int) -> int:
+        """Sides of an iteration's samples, alike in all processes."""
+        low, high = self._sizes
+        if low == high:
+            return low
+        generator = sample_generator(~self._seed, iteration)
+        return low + int(torch.randint((high - low) // self._multiple + 1, (), generator=generator)) * self._multiple
+
+    def _turned(self, size: int, generator: torch.Generator) -> Sample:
+        sample = self._source.sample(size, generator)
         mirror, swap = (torch.rand(2, generator=generator) < 0.5).tolist()
         gt, lr = sample
         if self._flip and mirror:

@@ -16,7 +16,8 @@ from dacesr.nets.restorer import Restorer
 from dacesr.train import restorer
 from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
 from dacesr.train.loop import train
-from dacesr.train.restorer import RestorerTask, make_source, ruin
+from dacesr.train.restorer import RestorerTask, make_source
+from dacesr.train.scenes import ruin
 from train.conftest import PLAIN, Recipe, rows, tensors
 
 
@@ -97,7 +98,7 @@ def test_pairs_train(photos: Path, recipe: Recipe, tmp_path: Path) -> None:
     folder = train(recipe("run", f"data.lr_folder={tmp_path / 'small'}", "loss.gan=0", "iterations=2"))
     assert len(rows(folder / "log.csv")) == 1
     made = task(recipe("run", f"data.lr_folder={tmp_path / 'small'}", "data.pool=0"))
-    lr, gt, _ = made._pair(0)
+    lr, gt, *_ = made._crops(0)
     made.close()
     assert (imresize(gt, 0.25) - lr).abs().mean() < 0.02
 
@@ -156,7 +157,7 @@ def test_a_sharp_source_is_what_gets_degraded(recipe: Recipe) -> None:
     config = recipe("run", *PLAIN, "loss.sharp_source=true", "data.spaces={bicubic=1.0}")
     gt = batch_of(config).gt.float() / 255
     made = task(config)
-    lr, plain, _ = made._pair(0)
+    lr, plain, *_ = made._crops(0)
     made.close()
     assert torch.equal(plain, gt)
     expected, unlike = (degradation.degrade(x, "bicubic", generators(len(x)), 4)[0] for x in (ops.usm_sharpen(gt), gt))
@@ -167,9 +168,9 @@ def test_a_sharp_source_is_what_gets_degraded(recipe: Recipe) -> None:
 def test_the_gan_leaves_no_gradient_of_the_restorer_in_the_judge(recipe: Recipe) -> None:
     made = task(recipe("run", *PLAIN, "loss.gan=1.0", "loss.pixel=0"))
     assert made.discriminator is not None
-    lr, gt, sharp = made._pair(0)
+    lr, gt, *_ = made._crops(0)
     made.close()
-    torch.stack(list(made._terms(made.restorer.model(lr), gt, sharp).values())).sum().backward()
+    torch.stack(list(made._terms(made.restorer.model(lr), gt, gt).values())).sum().backward()
     assert all(parameter.grad is None for parameter in made.discriminator.net.parameters())
     assert all(parameter.requires_grad for parameter in made.discriminator.net.parameters())
     assert sum(p.grad.abs().sum().item() for p in made.restorer.net.parameters() if p.grad is not None) > 0

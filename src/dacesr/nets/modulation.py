@@ -100,7 +100,7 @@ class LearnedModulation(nn.Module):
     def _affines(self, tokens: Tensor, side: int, rows: Tensor, columns: Tensor) -> Iterator[Affine]:
         """One group's after the other, so that only one group's maps are in memory."""
         for projection in self.projections:
-            values = projection(tokens.to(projection.weight.dtype))  # (b, t, c or 2 c)
+            values = projection(tokens.to(next(projection.parameters()).dtype))  # (b, t, c or 2 c)
             if self.config.modulation == "spatial":
                 values = _resized(values.unflatten(1, (side, side)), rows.to(values), columns.to(values)).flatten(1, 2)
             if self.config.modulate == "both":

@@ -1,8 +1,10 @@
 """Everything that a training run can be told, read from TOML: strict, and errors name the field."""
 
+import copy
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -18,6 +20,7 @@ from pydantic import (
 
 from dacesr.config import PRESETS, Config, NetworkConfig, RestorerConfig, SRVGGConfig, explain
 from dacesr.degradation.recipe import SPACES
+from dacesr.nets.extractor import SMALLEST
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -39,6 +42,12 @@ class DataConfig(Config):
     drawings: Share = Field(0.0, description="share of rendered text and line drawings")
     cache_gb: NonNegativeFloat = Field(2.0, description="memory for decoded pictures")
     crop: PositiveInt = Field(192, description="side of a ground-truth crop in pixels, a multiple of the scale")
+    context: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] | None = Field(
+        None, description="least and greatest side of the ground truth that is degraded as a whole and cropped then"
+    )
+    samples: NonNegativeInt = Field(
+        0, description="distinct ones, kept with small picture and condition, after which they come again; 0: no end"
+    )
     batch: PositiveInt = Field(8, description="crops a step, in each process")
     flip: bool = Field(True, description="mirror half of the crops")
     transpose: bool = Field(False, description="swap rows and columns of half of the crops")
@@ -49,6 +58,14 @@ class DataConfig(Config):
     def _check_pool(self) -> Self:
         if 0 < self.pool < self.batch:
             raise ValueError(f"pool should be 0 or at least the batch of {self.batch}, not {self.pool}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.context and not self.crop <= self.context[0] <= self.context[1]:
+            raise ValueError(f"context should be two sides from the crop of {self.crop} on, not {self.context}")
+        if 0 < self.samples < self.batch:
+            raise ValueError(f"samples should be 0 or at least the batch of {self.batch}, not {self.samples}")
         return self
 
     @model_validator(mode="after")
@@ -149,6 +166,7 @@ class RestorerTraining(RunConfig):
     """A run of `dacesr train restorer`."""
 
     network: NetworkConfig = Field(RestorerConfig.preset("light"), description="preset and changes, or kind = srvgg")
+    extractor: str | None = Field(None, description="what conditions the network: bundled name, file or hub id")
     data: DataConfig = Field(DataConfig.model_validate({}), description="crops and their degradation")
     loss: LossConfig = Field(LossConfig.model_validate({}), description="terms and their weights")
     discriminator: DiscriminatorConfig = Field(
@@ -186,6 +204,13 @@ class RestorerTraining(RunConfig):
                 "loss.features should name the weight file of the perceptual network: torchvision's VGG19 "
                 "(vgg19-dcbb9e9d.pth, https://download.pytorch.org/models) or SqueezeNet v1.1"
             )
+        modulation = self.network.modulation if isinstance(self.network, RestorerConfig) else "none"
+        if self.extractor is not None and modulation == "none":
+            raise ValueError(f"network.modulation should say what the condition from extractor {self.extractor} does")
+        if self.extractor is None and modulation in ("spatial", "global"):
+            raise ValueError(f"extractor should name what conditions the network's {modulation} modulation")
+        if self.extractor is not None and self.data.crop // self.network.scale < SMALLEST:
+            raise ValueError(f"data.crop {self.data.crop} leaves less than {SMALLEST} pixels for the extractor")
         if (self.validation.lpips is None) != (self.validation.features is None):
             raise ValueError("validation.lpips and validation.features go together")
         return self
@@ -208,16 +233,31 @@ def load_config(
         ConfigError: the file is missing, no TOML, or a field is unknown or impossible.
     """
     file = Path(path)
+    return make_config(read_config(file, changes or ()), file, training)
+
+
+def read_config(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of a TOML file, changed and with `$VARIABLES` replaced; errors as for `load_config`."""
     try:
         content = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not TOML: {error}") from error
-    for change in changes or []:
+    return with_changes(content, file, changes)
+
+
+def with_changes(content: dict[str, Any], file: Path, changes: Sequence[str]) -> dict[str, Any]:
+    """A copy of a file's content, changed and with `$VARIABLES` replaced; errors as for `load_config`."""
+    content = copy.deepcopy(content)
+    for change in changes:
         _set(content, change)
-    content.setdefault("output", str(Path("out", "train", file.stem)))
-    content = _expanded(content, file)
+    return _expanded(content, file)
+
+
+def make_config(content: dict[str, Any], file: Path, training: type[Run] = RestorerTraining) -> Run:
+    """The config of a file's content; errors as for `load_config`."""
+    content = {"output": str(Path("out", "train", file.stem)), **content}
     if isinstance(content.get("network"), dict):
         content["network"] = training.network_of(content["network"], file)
     try:

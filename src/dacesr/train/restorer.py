@@ -15,15 +15,19 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dacesr import losses
-from dacesr.checkpoint import KINDS, Network, load_restorer, save_restorer
+from dacesr.checkpoint import KINDS, Network, load_extractor, load_restorer, save_restorer
+from dacesr.conditioning import Guided, extractor_fields
+from dacesr.config import RestorerConfig
 from dacesr.dataset import Batch, Batches, Mixture, PairPool, Pairs, Photographs, Source
-from dacesr.degradation import ops, recipe
+from dacesr.degradation import ops
 from dacesr.drawings import Drawings
 from dacesr.featurefile import load_features
 from dacesr.nets.discriminator import UNetDiscriminator
+from dacesr.nets.extractor import Extractor
 from dacesr.nets.features import Features
 from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
 from dacesr.train.learner import Learner
+from dacesr.train.scenes import Crops, Scenes, ruin
 from dacesr.train.task import autocast, mean_of_processes
 from dacesr.train.validation import Validation
 
@@ -56,15 +60,27 @@ class RestorerTask:
             self.discriminator = self._learner(discriminator, config.discriminator.optimizer, 0.0)
             self.learners["discriminator"] = self.discriminator
         self._features = self._load_features()
+        self._extractor = _extractor(config, self._device)
         self._batches = Batches(
             make_source(config.data, config.network.scale, warn),
-            size=config.data.crop,
+            size=config.data.context or config.data.crop,
             batch=config.data.batch,
             seed=config.seed,
+            samples=config.data.samples,
+            multiple=config.network.scale,
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
             flip=config.data.flip,
             transpose=config.data.transpose,
+        )
+        self._scenes = Scenes(
+            crop=config.data.crop,
+            scale=config.network.scale,
+            seed=config.seed + 1,
+            first=accelerator.process_index * config.iterations * config.accumulate,
+            degrade=self._degraded,
+            embed=self._embedded if self._extractor else None,
+            device=self._device,
         )
         self._pool = None
         if config.data.pool:
@@ -86,25 +102,31 @@ class RestorerTask:
         if close := getattr(self._waiting, "close", None):
             close()
 
-    def _pair(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Small picture, ground truth and sharpened ground truth of the next batch, on the device."""
-        loss, batch = self._config.loss, next(self._waiting)
-        gt = self._on_device(batch.gt)
-        if batch.lr is not None:
-            lr = self._on_device(batch.lr)
-        else:
-            source = ops.usm_sharpen(gt) if loss.sharp_source else gt
-            lr = ruin(source, self._config.data.spaces, batch.generators, self._config.network.scale)
+    def _crops(self, number: int) -> Crops:
+        """What the next batch gives to train on, after its exchange with the pool."""
+        period = self._batches.period
+        crops = self._scenes.crops(next(self._waiting), number, keep=number % period if period else None)
         if self._pool is not None:
-            lr, gt = self._pool.exchange(number, lr, gt)
-        sharp = gt
-        if "sharp" in (loss.pixel_target, loss.perceptual_target, loss.gan_target):
-            sharp = ops.usm_sharpen(gt)
-        lr, gt, sharp = (x.contiguous(memory_format=self._memory) for x in (lr, gt, sharp))
-        return lr, gt, sharp
+            held = self._pool.exchange(number, *(tensor for tensor in crops if tensor is not None))
+            crops = Crops(*held)
+        lr, gt = (x.contiguous(memory_format=self._memory) for x in crops[:2])
+        return crops._replace(lr=lr, gt=gt)
 
-    def _on_device(self, pixels: Tensor) -> Tensor:
-        return pixels.to(self._device, non_blocking=True).float() / 255
+    def _degraded(self, gt: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        source = ops.usm_sharpen(gt) if self._config.loss.sharp_source else gt
+        return ruin(source, self._config.data.spaces, generators, self._config.network.scale)
+
+    def _embedded(self, lr: Tensor) -> Tensor:
+        assert self._extractor is not None
+        assert isinstance(self._config.network, RestorerConfig)
+        with self._autocast():
+            return self._extractor.condition(lr, self._config.network.condition)
+
+    def _sharpened(self, gt: Tensor) -> Tensor:
+        """Ground truth of the terms that want it sharp; as it is where none does."""
+        loss = self._config.loss
+        wanted = "sharp" in (loss.pixel_target, loss.perceptual_target, loss.gan_target)
+        return ops.usm_sharpen(gt).contiguous(memory_format=self._memory) if wanted else gt
 
     # --- one step
 
@@ -118,10 +140,11 @@ class RestorerTask:
         terms: dict[str, Tensor] = {}
         judged: list[tuple[Tensor, Tensor]] = []  # outputs and the GAN's real pictures
         for part in range(times):
-            lr, gt, sharp = self._pair(iteration * times + part)
+            lr, gt, *condition = self._crops(iteration * times + part)
+            sharp = self._sharpened(gt)
             with self._alone(self.restorer, part < times - 1):
                 with self._autocast():
-                    output = self.restorer.model(lr)
+                    output = self.restorer.model(lr, *condition) if self._extractor else self.restorer.model(lr)
                 found = self._terms(output.float(), gt, sharp)
                 (torch.stack(list(found.values())).sum() / times).backward()
             _add(terms, found, times)
@@ -191,11 +214,14 @@ class RestorerTask:
         """Measure the averaged weights, and what to compare with unless that was measured; rows for the table."""
         if self.validation is None:
             return []
-        return [*self.validation.compare(measured), *self.validation.run(self.restorer.average, iteration, folder)]
+        net = Guided(cast(Network, self.restorer.average), self._extractor)
+        return [*self.validation.compare(measured), *self.validation.run(net, iteration, folder)]
 
     def export(self, folder: Path, iteration: int) -> None:
         """Write the averaged weights as `model.safetensors`."""
         info = {"name": folder.name, "iterations": str(iteration)}
+        if self._config.extractor is not None:
+            info |= extractor_fields(self._config.extractor)
         average = cast(Network, self.restorer.average)
         save_restorer(folder / "model.safetensors", average, info=info)
 
@@ -218,18 +244,6 @@ def _add(terms: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> N
     for name, value in found.items():
         share = value.detach() / parts
         terms[name] = terms[name] + share if name in terms else share
-
-
-def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Generator], scale: int) -> Tensor:
-    """Degrade each picture (b, 3, h, w) in a space drawn with the given shares, from its own generator."""
-    names, bounds = list(spaces), torch.tensor(list(spaces.values())).cumsum(0)
-    places = [torch.rand((), generator=generator) * bounds[-1] for generator in generators]
-    chosen = [names[min(int(torch.searchsorted(bounds, place, right=True)), len(names) - 1)] for place in places]
-    lr = gt.new_empty(len(gt), 3, gt.shape[2] // scale, gt.shape[3] // scale)
-    for space in dict.fromkeys(chosen):
-        members = [i for i, name in enumerate(chosen) if name == space]
-        lr[members], _ = recipe.degrade(gt[members], space, [generators[i] for i in members], scale)
-    return lr
 
 
 def make_source(config: DataConfig, scale: int, warn: Callable[[str], None]) -> Source:
@@ -257,11 +271,27 @@ def make_source(config: DataConfig, scale: int, warn: Callable[[str], None]) -> 
 
 
 def _network(config: RestorerTraining) -> Network:
-    """The config's network, with the weights of `init` if that is given."""
+    """The config's network, with the weights of `init` if that is given; those may lack a learned modulation."""
     net = KINDS[config.network.kind].network(config.network)
     if config.init is not None:
+        weights = load_restorer(config.init).state_dict()
+        own = {name: value for name, value in net.state_dict().items() if name.startswith("modulation.")}
         try:
-            net.load_state_dict(load_restorer(config.init).state_dict())
+            net.load_state_dict({**own, **weights})
         except RuntimeError as error:
             raise ConfigError(f"init: the weights of {config.init} do not fit the network of the config") from error
     return net
+
+
+def _extractor(config: RestorerTraining, device: torch.device) -> Extractor | None:
+    """What conditions the network, frozen."""
+    if config.extractor is None:
+        return None
+    assert isinstance(config.network, RestorerConfig)  # the config has been checked
+    extractor, kind = load_extractor(config.extractor), config.network.condition
+    if extractor.condition_dim(kind) != config.network.condition_dim:
+        raise ConfigError(
+            f"network.condition_dim is {config.network.condition_dim}, and the condition {kind} of {config.extractor} "
+            f"has {extractor.condition_dim(kind)} channels"
+        )
+    return extractor.to(device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dacesr.checkpoint import load_restorer
+from dacesr.conditioning import load_guided
 from dacesr.dataset import ValidationSet
 from dacesr.featurefile import load_lpips
 from dacesr.image import imresize, write
@@ -68,7 +68,7 @@ class Validation:
             self._lpips = load_lpips(config.features, config.lpips).to(device)
         self._others: dict[str, nn.Module] = {"bicubic": Bicubic(scale=scale)}
         for source in config.compare:
-            other = load_restorer(source)
+            other = load_guided(source)
             if other.config.scale != scale:
                 raise ConfigError(f"validation.compare: {source} enlarges x{other.config.scale}, the restorer x{scale}")
             name = Path(source).stem

@@ -1,0 +1,118 @@
+"""What a step of training a restorer sees: crops of pictures that were degraded, and recognised, as a whole.
+
+A scene is a batch of samples: the ground truth, its small degraded version, and what an extractor makes of that. The
+crop is a part of it, and its window says which, so that the condition fits what it is applied to.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dacesr.dataset import Batch, sample_generator
+from dacesr.degradation import recipe
+
+Embed = Callable[[Tensor], Tensor]
+
+
+class Crops(NamedTuple):
+    """Of one step: `lr` (b, 3, s, s) and `gt` (b, 3, scale * s, scale * s) in [0, 1], float32.
+
+    `condition` (b, t, width) is that of the pictures they come from, fp16, and `window` (b, 4) their place in them as
+    (top, left, bottom, right) fractions, float64; both None without an extractor.
+    """
+
+    lr: Tensor
+    gt: Tensor
+    condition: Tensor | None = None
+    window: Tensor | None = None
+
+
+class Scenes:
+    """Makes crops of batches."""
+
+    def __init__(
+        self,
+        *,
+        crop: int,
+        scale: int,
+        seed: int,
+        first: int,
+        degrade: Callable[[Tensor, Sequence[torch.Generator]], Tensor],
+        embed: Embed | None,
+        device: torch.device,
+    ) -> None:
+        """Only keep the arguments.
+
+        Args:
+            crop: Sides of a crop of the ground truth in pixels.
+            scale: Ratio of the sizes.
+            seed: Decides where crops are.
+            first: Adds to it, so that processes crop elsewhere.
+            degrade: Ground truth (b, 3, h, w) in [0, 1] and a generator for each -> small pictures, multiples of 1/255.
+            embed: Small pictures -> condition (b, t, width); None for none.
+            device: Where all of this happens.
+        """
+        self._crop, self._scale, self._seed, self._first = crop, scale, seed, first
+        self._degrade, self._embed, self._device = degrade, embed, device
+        self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}  # uint8 small pictures, and their condition
+
+    def crops(self, batch: Batch, number: int, keep: int | None = None) -> Crops:
+        """Degrade a batch, see what is in it, and crop each picture in a place of its own.
+
+        Args:
+            batch: As the data set makes it.
+            number: Of the step; it decides, with the seed, where the crops are.
+            keep: Key under which the small pictures and their condition are kept for the next time; None: they aren't.
+        """
+        gt = batch.gt.to(self._device, non_blocking=True)
+        lr, condition = self._kept.get(keep, (None, None)) if keep is not None else (None, None)
+        if lr is None:
+            lr, condition = self._made(batch, gt)
+            if keep is not None:
+                self._kept[keep] = lr, condition
+        lr, gt, window = self._cropped(lr, gt, number)
+        return Crops(lr.float() / 255, gt.float() / 255, condition, None if condition is None else window)
+
+    @torch.no_grad()
+    def _made(self, batch: Batch, gt: Tensor) -> tuple[Tensor, Tensor | None]:
+        if batch.lr is not None:
+            lr = batch.lr.to(self._device, non_blocking=True)
+        else:
+            lr = self._degrade(gt.float() / 255, batch.generators).mul(255).round().byte()
+        condition = None if self._embed is None else self._embed(lr.float() / 255).half()
+        return lr, condition
+
+    def _cropped(self, lr: Tensor, gt: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares of the small pictures, the same of the ground truth, and their places as fractions."""
+        count, _, height, width = lr.shape
+        side, scale = self._crop // self._scale, self._scale
+        if (height, width) == (side, side):
+            whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device=lr.device)
+            return lr, gt, whole.expand(count, 4)
+        generator = sample_generator(self._seed, self._first + number)
+        tops, lefts = (torch.randint(long - side + 1, (count,), generator=generator) for long in (height, width))
+        places = list(zip(tops.tolist(), lefts.tolist(), strict=True))
+        small = torch.stack([lr[i, :, y : y + side, x : x + side] for i, (y, x) in enumerate(places)])
+        large = torch.stack(
+            [
+                gt[i, :, scale * y : scale * (y + side), scale * x : scale * (x + side)]
+                for i, (y, x) in enumerate(places)
+            ]
+        )
+        sides = torch.tensor([height, width, height, width], dtype=torch.float64)
+        window = torch.stack([tops, lefts, tops + side, lefts + side], 1) / sides
+        return small, large, window.to(lr.device)
+
+
+def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Generator], scale: int) -> Tensor:
+    """Degrade each picture (b, 3, h, w) in a space drawn with the given shares, from its own generator."""
+    names, bounds = list(spaces), torch.tensor(list(spaces.values())).cumsum(0)
+    places = [torch.rand((), generator=generator) * bounds[-1] for generator in generators]
+    chosen = [names[min(int(torch.searchsorted(bounds, place, right=True)), len(names) - 1)] for place in places]
+    lr = gt.new_empty(len(gt), 3, gt.shape[2] // scale, gt.shape[3] // scale)
+    for space in dict.fromkeys(chosen):
+        members = [i for i, name in enumerate(chosen) if name == space]
+        lr[members], _ = recipe.degrade(gt[members], space, [generators[i] for i in members], scale)
+    return lr
