@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_tagger import TAGS, write_tagger
 from torch import Tensor
 
 from dacesr.checkpoint import load_restorer, save_restorer
@@ -14,7 +15,6 @@ from dacesr.nets.restorer import Restorer, RestorerConfig
 from dacesr.train.config import ConfigError
 from dacesr.train.loop import train
 from dacesr.train.scenes import Crops, Scenes
-from tiny_tagger import TAGS, write_tagger
 from train.conftest import PLAIN, Recipe, assert_same_run
 from train.test_restorer import task
 
@@ -34,7 +34,6 @@ def scenes(**changes: object) -> Scenes:
         "crop": 32,
         "scale": 4,
         "seed": 1,
-        "first": 0,
         "degrade": lambda gt, generators: gt[..., ::4, ::4],
         "embed": lambda lr: lr.mul(255).flatten(1, 2),
         "device": torch.device("cpu"),
@@ -115,6 +114,16 @@ def test_without_a_context_the_crop_itself_is_recognised():
     assert torch.equal(made.window, torch.tensor([[0.0, 0, 1, 1]] * 3, dtype=torch.float64))
     assert torch.equal(made.gt, batch.gt.float() / 255)
     assert scenes(embed=None).crops(batch, 0)[2:] == (None, None)
+
+
+def test_two_processes_crop_where_one_with_all_samples_would():
+    batch = random_batch(0, count=4)
+    whole = scenes().crops(batch, 3)
+    for rank in (0, 1):
+        half = Batch(batch.gt[2 * rank : 2 * rank + 2], None, batch.generators[:2])
+        part = scenes(rank=rank, processes=2).crops(half, 3)
+        assert torch.equal(part.gt, whole.gt[2 * rank : 2 * rank + 2])
+        assert torch.equal(part.window, whole.window[2 * rank : 2 * rank + 2])
 
 
 @pytest.mark.parametrize("samples", [0, 4])

@@ -77,10 +77,11 @@ class RestorerTask:
             crop=config.data.crop,
             scale=config.network.scale,
             seed=config.seed + 1,
-            first=accelerator.process_index * config.iterations * config.accumulate,
             degrade=self._degraded,
             embed=self._embedded if self._extractor else None,
             device=self._device,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
         )
         self._pool = None
         if config.data.pool:

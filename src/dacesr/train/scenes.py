@@ -38,10 +38,11 @@ class Scenes:
         crop: int,
         scale: int,
         seed: int,
-        first: int,
         degrade: Callable[[Tensor, Sequence[torch.Generator]], Tensor],
         embed: Embed | None,
         device: torch.device,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         """Only keep the arguments.
 
@@ -49,12 +50,14 @@ class Scenes:
             crop: Sides of a crop of the ground truth in pixels.
             scale: Ratio of the sizes.
             seed: Decides where crops are.
-            first: Adds to it, so that processes crop elsewhere.
             degrade: Ground truth (b, 3, h, w) in [0, 1] and a generator for each -> small pictures, multiples of 1/255.
             embed: Small pictures -> condition (b, t, width); None for none.
             device: Where all of this happens.
+            rank: Number of this process.
+            processes: Their number; crops are where those of one process with all samples would be.
         """
-        self._crop, self._scale, self._seed, self._first = crop, scale, seed, first
+        self._crop, self._scale, self._seed = crop, scale, seed
+        self._rank, self._processes = rank, processes
         self._degrade, self._embed, self._device = degrade, embed, device
         self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}  # uint8 small pictures, and their condition
 
@@ -91,16 +94,19 @@ class Scenes:
         if (height, width) == (side, side):
             whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device=lr.device)
             return lr, gt, whole.expand(count, 4)
-        generator = sample_generator(self._seed, self._first + number)
-        tops, lefts = (torch.randint(long - side + 1, (count,), generator=generator) for long in (height, width))
-        places = list(zip(tops.tolist(), lefts.tolist(), strict=True))
-        small = torch.stack([lr[i, :, y : y + side, x : x + side] for i, (y, x) in enumerate(places)])
-        large = torch.stack(
-            [
-                gt[i, :, scale * y : scale * (y + side), scale * x : scale * (x + side)]
-                for i, (y, x) in enumerate(places)
-            ]
+        first = (number * self._processes + self._rank) * count
+        generators = [sample_generator(self._seed, first + i) for i in range(count)]
+        tops, lefts = (
+            torch.cat([torch.randint(long - side + 1, (1,), generator=generator) for generator in generators])
+            for long in (height, width)
         )
+        small, large = (
+            torch.empty_like(lr[..., :side, :side]),
+            torch.empty_like(gt[..., : scale * side, : scale * side]),
+        )
+        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
+            small[i] = lr[i, :, top : top + side, left : left + side]
+            large[i] = gt[i, :, scale * top :, scale * left :][:, : scale * side, : scale * side]
         sides = torch.tensor([height, width, height, width], dtype=torch.float64)
         window = torch.stack([tops, lefts, tops + side, lefts + side], 1) / sides
         return small, large, window.to(lr.device)
