@@ -1,4 +1,5 @@
 # make demo [WEIGHTS=file]   install into .venv, upscale examples/, write the results and a before/after sheet to out/
+# make sheets [FOLDER=folder] [MODEL=weights]   contact sheets of a folder of pictures into out/sheets/
 # make test [PYTEST_ARGS=..] install into .venv, run the tests
 # make lint, make format     what CI checks, and what corrects most of it
 #
@@ -9,6 +10,8 @@ PYTHON ?= $(shell for p in $(PYTHONS); do "$$p" -c '$(NEW_ENOUGH)' 2>/dev/null &
 
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+FOLDER = examples
+MODEL = default
 SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -name '*.so') \
            pyproject.toml constraints.txt CMakeLists.txt README.md LICENSE
 
@@ -16,6 +19,9 @@ demo: .venv/.installed
 	$(BIN)/dacesr upscale examples -o out $(if $(WEIGHTS),-n "$(WEIGHTS)")
 	$(BIN)/python examples/sheet.py examples out -o out/sheet.png
 	@echo "The upscaled pictures are in out/, the before/after sheet is out/sheet.png."
+
+sheets: .venv/.installed
+	$(BIN)/python examples/sheets.py "$(FOLDER)" -n "$(MODEL)" -o out/sheets
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -52,4 +58,4 @@ HEADERS = import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sy
 	install them, as in 'sudo apt-get install python3-dev'."
 	"$(PYTHON)" -m venv .venv
 
-.PHONY: demo test lint format
+.PHONY: demo sheets test lint format

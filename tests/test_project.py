@@ -158,21 +158,8 @@ def test_make_says_that_a_compiler_is_missing(checkout: Path) -> None:
     assert not (checkout / ".venv" / ".installed").exists()
 
 
-def test_sheet_shows_inputs_beside_results(tmp_path: Path) -> None:
-    inputs, outputs, target = tmp_path / "in", tmp_path / "out", tmp_path / "sheet.png"
-    inputs.mkdir()
-    outputs.mkdir()
-    blue, red = [20, 40, 220], [220, 40, 20]
-    (pyvips.Image.black(30, 20, bands=3) + blue).cast("uchar").write_to_file(str(inputs / "a.png"))
-    command = [sys.executable, str(ROOT / "examples" / "sheet.py"), str(inputs), str(outputs), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "a_x4.png" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-    (pyvips.Image.black(120, 80, bands=3) + red).cast("uchar").write_to_file(str(outputs / "a_x4.png"))
-    subprocess.run(command, check=True, capture_output=True)
-    sheet = pyvips.Image.new_from_file(str(target)).numpy()
-    left_of_red = (sheet == blue).all(-1).nonzero()[1]
-    assert left_of_red.size == 120 * 80
-    assert (sheet == red).all(-1).nonzero()[1].max() > left_of_red.max()
+def test_make_sheets_takes_a_folder_and_a_model(checkout: Path) -> None:
+    fake_python(checkout, "python3")
+    assert 'examples/sheets.py "examples" -n "default" -o out/sheets' in make(checkout, "-n", "sheets").stdout
+    chosen = make(checkout, "-n", "sheets", "FOLDER=my photos", "MODEL=a.pth").stdout
+    assert 'examples/sheets.py "my photos" -n "a.pth" -o out/sheets' in chosen

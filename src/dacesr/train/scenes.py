@@ -100,10 +100,7 @@ class Scenes:
             torch.cat([torch.randint(long - side + 1, (1,), generator=generator) for generator in generators])
             for long in (height, width)
         )
-        small, large = (
-            torch.empty_like(lr[..., :side, :side]),
-            torch.empty_like(gt[..., : scale * side, : scale * side]),
-        )
+        small, large = lr.new_empty(count, 3, side, side), gt.new_empty(count, 3, scale * side, scale * side)
         for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
             small[i] = lr[i, :, top : top + side, left : left + side]
             large[i] = gt[i, :, scale * top :, scale * left :][:, : scale * side, : scale * side]
