@@ -16,7 +16,8 @@ from dacesr.train.config import ConfigError, RestorerTraining, load_config
 from dacesr.train.recognition import ExtractorTraining, TaggerTraining
 from dacesr.train.tasks import TRAININGS, Training
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("**/*.toml"))
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("**/*.toml") if not path.stem.startswith("ablation_"))
 COMMAND = ["train", "restorer"]
 
 

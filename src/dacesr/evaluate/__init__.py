@@ -1,0 +1,1 @@
+"""Networks trained or given, measured on the same pictures and compared."""
