@@ -70,7 +70,9 @@ class LearnedModulation(nn.Module):
 
     With a grid (`spatial`) the g*g spatial tokens are projected where they are, and the result is resized bilinearly
     (half-pixel centres) to the feature map. Without (`global`) the global token is projected, alike for all pixels.
-    Tokens are normalised first (LayerNorm without weights), so that any extractor's have the same scale.
+    Tokens are normalised first, LayerNorm without weights and then to unit length. So any extractor's have the same
+    scale, and a step of the optimizer, which moves every weight alike, moves scale and shift no more than it does
+    elsewhere (docs/ablations.md).
     """
 
     def __init__(self, config: RestorerConfig) -> None:
@@ -92,7 +94,7 @@ class LearnedModulation(nn.Module):
         side = math.isqrt(tokens.shape[1])
         if side < 1 or side * side != tokens.shape[1]:
             raise ValueError(f"the condition must be a global token and a square grid, not {condition.shape[1]} tokens")
-        tokens = F.layer_norm(tokens.float(), tokens.shape[-1:])
+        tokens = F.normalize(F.layer_norm(tokens.float(), tokens.shape[-1:]), dim=-1)
         rows = resizing(side, height, window[:, 0], window[:, 2]).to(tokens)
         columns = resizing(side, width, window[:, 1], window[:, 3]).to(tokens)
         return self._affines(tokens, side, rows, columns)
