@@ -1,6 +1,6 @@
 """How far tiles are from the whole picture, in dB of PSNR over RGB, for the pictures of a folder.
 
-    python benchmarks/tiles.py FOLDER -n MODEL [--tile 256] [--overlap 32] [--difference out/seams]
+    python benchmarks/tiles.py FOLDER -n MODEL [--extractor NAME] [--tile 256] [--overlap 32] [--difference out/seams]
 
 Pictures are cropped around their middle. With `--difference`, |tiles - whole| times 50 is written for each, to look for
 seams.
@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("-n", "--model", default="default")
+    parser.add_argument("--extractor", help="as for `dacesr upscale`")
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--overlap", type=int, default=32)
     parser.add_argument("--width", type=int, default=768)
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--difference", type=Path)
     args = parser.parse_args()
     keep_freed_memory()
-    up = Upscaler.load(args.model, precision="fp32")
+    up = Upscaler.load(args.model, precision="fp32", extractor=args.extractor)
     endings = {ending for format in FORMATS.values() for ending in format.extensions}
     scores = []
     for path in sorted(p for p in args.folder.iterdir() if p.suffix.lower() in endings):

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conditioned import write_conditioned
 from PIL import Image
+from tiny_tagger import write_tagger
 from typer.testing import CliRunner
 
 from dacesr import weightfiles
-from dacesr.checkpoint import save_restorer
+from dacesr.checkpoint import load_extractor, save_restorer
 from dacesr.cli import app
+from dacesr.image import read
+from dacesr.nets.swin import Swin
 from dacesr.pairing import pair_restorers
 
 RUN = CliRunner()
@@ -229,6 +233,57 @@ def test_strength_without_the_partner_file_is_a_wrong_call(pair_file, tmp_path):
         assert "faithful.safetensors" in result.stderr
         assert not (tmp_path / "out").exists()
     assert upscale(pair_file, source, "-o", tmp_path / "out", "--strength", "1").exit_code == 0
+
+
+@pytest.mark.parametrize("sees", ["its own", "lite"])
+def test_tags_are_told_for_each_picture(bilinear_file, tmp_path, monkeypatch, sees):
+    model = write_conditioned(tmp_path) if sees == "its own" else bilinear_file
+    extractor = load_extractor(tmp_path / "eye.safetensors" if sees == "its own" else sees)
+    sources = [tmp_path / "red.png", photo(tmp_path / "noise.png")]
+    Image.new("RGB", (24, 16), (255, 0, 0)).save(sources[0])
+    expected = [extractor.tags(read(source))[0] for source in sources]
+    assert sees == "lite" or expected == [("sun",), ()]
+    runs, forward = [], Swin.forward
+    monkeypatch.setattr(Swin, "forward", lambda self, image: runs.append(len(image)) or forward(self, image))
+    result = upscale(model, *sources, "-o", tmp_path / "out", "--tags")
+    assert result.exit_code == 0, result.output
+    for source, tags in zip(sources, expected, strict=True):
+        assert f"{source}: {', '.join(tags) or 'no tag is probable enough'}\n" in result.stderr
+    assert runs == [1, 1]
+    result = upscale(model, *sources, "-o", tmp_path / "out", "--tags", "--json", "-q", "-j", "2")
+    assert [tuple(found["tags"]) for found in json.loads(result.stdout)["results"]] == expected
+    assert f"{sources[0]}: " not in result.stderr
+    result = upscale(model, *sources, "-o", tmp_path / "out", "--json")
+    assert [found["tags"] for found in json.loads(result.stdout)["results"]] == [None, None]
+
+
+def test_the_extractor_can_be_given_and_must_fit(bilinear_file, tmp_path):
+    model, source = write_conditioned(tmp_path), photo(tmp_path / "a.png")
+    (tmp_path / "eye.safetensors").rename(tmp_path / "moved.safetensors")
+    other = write_tagger(tmp_path / "other.safetensors", seed=1)
+    given = upscale(model, source, "-o", tmp_path / "b.png", "--extractor", tmp_path / "moved.safetensors")
+    assert given.exit_code == 0, given.output
+    for weights, flags, words in [
+        (model, (), "needs its extractor eye.safetensors beside it"),
+        (model, ("--extractor", other), "is not the extractor that"),
+        (model, ("--extractor", "nothing"), "nothing does not exist"),
+        (bilinear_file, ("--extractor", "lite"), "takes no condition"),
+    ]:
+        result = upscale(weights, source, "-o", tmp_path / "out", *flags)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert words in result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_models_info_and_convert_know_the_extractor(tmp_path):
+    model, half = write_conditioned(tmp_path), tmp_path / "half.safetensors"
+    assert call("models", "convert", model, "-o", half, "--half").exit_code == 0
+    for path in (model, half):
+        lines = dict(line.split(maxsplit=1) for line in call("models", "info", path).stdout.splitlines())
+        assert lines["extractor"] == "eye.safetensors"
+        assert len(lines["extractor_sha256"]) == 64
+        assert "modulation spatial" in lines["config"]
 
 
 def test_models_list_shows_descriptions(bilinear, tmp_path, monkeypatch):

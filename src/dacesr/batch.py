@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
+from dacesr.conditioning import condition_of, tags_in
 from dacesr.image import Picture, open_picture
 from dacesr.inference import UpscaleError, Upscaler
 from dacesr.jobs import Job, target_format
+from dacesr.nets.extractor import Extractor
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Result:
     seconds: float = 0.0
     input_size: tuple[int, int] | None = None
     output_size: tuple[int, int] | None = None
+    tags: tuple[str, ...] | None = None  # the most probable first; None where nobody asked
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -83,9 +87,29 @@ class _Stopped(Exception):
 class Batch:
     """Runs jobs and shows progress on standard error."""
 
-    def __init__(self, upscaler: Upscaler, options: Options, *, warnings: Sentences, quiet: bool = False) -> None:
-        """Take an upscaler that was made with `warn=warnings`."""
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        options: Options,
+        *,
+        warnings: Sentences,
+        quiet: bool = False,
+        recogniser: Extractor | None = None,
+        say_tags: bool = True,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            upscaler: Made with `warn=warnings`.
+            options: For every picture.
+            warnings: Collects them.
+            quiet: Show no progress.
+            recogniser: Names tags, if they are wanted: the upscaler's own extractor where it has one.
+            say_tags: Also on standard error.
+        """
         self._upscaler = upscaler
+        self._recogniser = recogniser
+        self._say_tags = say_tags
         self._options = options
         self._warnings = warnings
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -144,6 +168,9 @@ class Batch:
                 self._console.print(f"dacesr: {result.error}", style="red", markup=False)
             elif result.status == "done" and job.target:
                 self._console.print(_line(result), markup=False)
+            if result.tags is not None and self._say_tags:
+                tags = ", ".join(result.tags) or "no tag is probable enough"
+                self._console.print(f"{result.input}: {tags}", markup=False)
         self._progress.advance(pictures)
         return result
 
@@ -159,6 +186,8 @@ class Batch:
         size = options.size_of(picture, self._upscaler.scale)
         target, format = target_format(job, picture.format)
         result.input_size = (picture.width, picture.height)
+        condition = self._upscaler.condition(picture)
+        result.tags = self._tags(picture, condition)
         if target:
             _make_folder(target.parent)
         tiles = self._progress.add_task(f"  {Path(job.name).name}", total=None)
@@ -179,6 +208,7 @@ class Batch:
                 quality=options.quality,
                 strip_metadata=options.strip_metadata,
                 progress=advance,
+                condition=condition,
             )
         finally:
             self._progress.remove_task(tiles)
@@ -188,6 +218,15 @@ class Batch:
         if encoded is not None:
             sys.stdout.buffer.write(encoded)
             sys.stdout.buffer.flush()
+
+    def _tags(self, picture: Picture, condition: Tensor | None) -> tuple[str, ...] | None:
+        """What is seen in a picture, if that is wanted: in its condition where there is one."""
+        if self._recogniser is None:
+            return None
+        if condition is not None:
+            return self._upscaler.tags(condition)[0]
+        seen = condition_of(self._recogniser, picture.region, picture.height, picture.width)
+        return tags_in(self._recogniser, seen)[0]
 
 
 def _make_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dacesr.cli_analyze import analysis, inspect
+from dacesr.cli_evaluate import evaluation
 from dacesr.cli_train import training
 from dacesr.failing import fail
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(training, name="train")
+app.add_typer(evaluation, name="evaluate")
 app.add_typer(analysis, name="analyze")
 app.command()(inspect)
 
@@ -72,6 +74,10 @@ def upscale(
     strength: Annotated[
         float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
     ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="What sees pictures for the model; its file's own.")
+    ] = None,
+    tags: Annotated[bool, typer.Option("--tags", help="Tell what is seen in each picture.")] = False,
     suffix: Annotated[str, typer.Option(help="Added to the names of outputs in a folder.")] = "_x4",
     ext: Annotated[str | None, typer.Option(help="Format of the outputs: png, jpg, webp, tiff, avif, ...")] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF.")] = None,
@@ -91,6 +97,7 @@ def upscale(
     dacesr upscale photo.jpg -o poster.png --width 3840
     """
     from dacesr.batch import Batch, Options, Sentences
+    from dacesr.checkpoint import load_extractor
     from dacesr.inference import Upscaler
     from dacesr.jobs import plan_jobs
     from dacesr.memory import keep_freed_memory
@@ -105,8 +112,11 @@ def upscale(
     sentences = Sentences()
     try:
         planned = plan_jobs(inputs, output, suffix=suffix, extension=ext, recursive=recursive)
-        upscaler = Upscaler.load(model, device=device, precision=precision.value, warn=sentences, strength=strength)
+        upscaler = Upscaler.load(
+            model, device=device, precision=precision.value, warn=sentences, strength=strength, extractor=extractor
+        )
         upscaler.prepare()
+        recogniser = upscaler.extractor or load_extractor("lite").to(upscaler.device) if tags else None
         tiling = int(tile) if tile.isdecimal() else "auto"
         upscaler.tile_size(tiling, overlap)
     except ValueError as error:
@@ -122,7 +132,7 @@ def upscale(
         skip_existing=skip_existing,
         max_pixels=max_pixels,
     )
-    batch = Batch(upscaler, options, warnings=sentences, quiet=quiet)
+    batch = Batch(upscaler, options, warnings=sentences, quiet=quiet, recogniser=recogniser, say_tags=not as_json)
     results = batch.run(planned, workers=jobs)
     if as_json:
         typer.echo(json.dumps(batch.report(results), indent=2))
@@ -225,7 +235,7 @@ def info(
     for name, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
-        typer.echo(f"{name:14s} {f'{value:,}' if isinstance(value, int) else value if value is not None else '-'}")
+        typer.echo(f"{name:16s} {f'{value:,}' if isinstance(value, int) else value if value is not None else '-'}")
 
 
 @models.command()

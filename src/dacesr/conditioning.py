@@ -7,8 +7,10 @@ The header of a conditioned checkpoint holds, beside what every file of ours has
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +18,37 @@ from torch.nn import functional as F
 
 from dacesr.adapterfile import adapter_weights
 from dacesr.checkpoint import Network, load_extractor, load_restorer
-from dacesr.config import ConditionKind, RestorerConfig
+from dacesr.config import ConditionKind, NetworkConfig, RestorerConfig
 from dacesr.nets.extractor import SMALLEST, Extractor
 from dacesr.tensorfile import CheckpointError, read_header, sha256_of
-from dacesr.weightfiles import RECOGNITION_ALIASES, beside, recognition_names, resolve
+from dacesr.tiling import Tile
+from dacesr.weightfiles import HUB_ID, RECOGNITION_ALIASES, beside, recognition_names, resolve
 
-__all__ = ["EXTRACTOR_FIELDS", "Guided", "extractor_fields", "find_extractor", "load_guided", "look"]
+__all__ = [
+    "EXTRACTOR_FIELDS",
+    "Guided",
+    "View",
+    "check_extractor",
+    "condition_of",
+    "extractor_fields",
+    "find_extractor",
+    "kind_of",
+    "load_guided",
+    "look",
+    "region_of",
+    "tags_in",
+]
 
 EXTRACTOR_FIELDS = ("extractor", "extractor_sha256")
 STRIP = 1 << 22  # pixels of a picture that are reduced at a time
-LOOKED_AT = 512  # pixels that the shorter side keeps at least when a large picture is reduced for the extractor
+LOOKED_AT = 512  # pixels that a side keeps at least when a large picture is reduced for the extractor
 
 Source = str | os.PathLike[str]
+Region = Callable[[int, int, int, int], Tensor]
+"""(left, top, width, height) in pixels -> (b, 3, height, width), RGB in [0, 1]."""
+
+
+# --- which extractor
 
 
 def extractor_fields(source: Source) -> dict[str, str]:
@@ -37,14 +58,12 @@ def extractor_fields(source: Source) -> dict[str, str]:
         CheckpointError: there is no such file.
     """
     path, text = resolve(source), os.fspath(source)
-    name = RECOGNITION_ALIASES.get(text, text)
-    if Path(text).is_file() or (name not in recognition_names() and "/" not in name):
-        name = path.name
-    return {"extractor": name, "extractor_sha256": sha256_of(adapter_weights(path))}
+    name = path.name if Path(text).expanduser().exists() else RECOGNITION_ALIASES.get(text, text)
+    return dict(zip(EXTRACTOR_FIELDS, (name, _digest(path)), strict=True))
 
 
 def find_extractor(
-    source: Source, path: Path, net: nn.Module, extractor: Source | None = None
+    source: Source, path: Path, net: Network, extractor: Source | None = None
 ) -> tuple[Extractor | None, str | None]:
     """The extractor that a restorer needs, and its name.
 
@@ -68,55 +87,148 @@ def find_extractor(
     header = read_header(path)
     named = header.get("extractor") if "dacesr_format" in header else None
     if extractor is None and named is None:
-        if not config.learned_modulation:
-            return None, None
-        raise CheckpointError(f"{path} was trained with a condition and doesn't say by which extractor: name it")
+        if config.learned_modulation:
+            raise CheckpointError(f"{path} was trained with a condition and doesn't say by which extractor: name it")
+        return None, None
     chosen = extractor if extractor is not None else _beside(source, path, named or "")
-    if named is not None and sha256_of(adapter_weights(resolve(chosen))) != header.get("extractor_sha256"):
+    if named is not None and _digest(resolve(chosen)) != header.get("extractor_sha256"):
         raise CheckpointError(
             f"{os.fspath(chosen)} is not the extractor that {path} was trained with, {named} (its sha256 differs)"
         )
     found = load_extractor(chosen)
-    wide = found.condition_dim(config.condition)
-    if wide != config.condition_dim:
-        raise CheckpointError(
-            f"{path} takes conditions of {config.condition_dim} channels, and those of {os.fspath(chosen)} have {wide}"
-        )
+    check_extractor(config, found, str(path), os.fspath(chosen))
     return found, os.fspath(chosen)
 
 
+def check_extractor(
+    config: NetworkConfig, extractor: Extractor | None, name: str, named: str = "its extractor"
+) -> None:
+    """Check that a network has the extractor that it needs and none that it doesn't.
+
+    Args:
+        config: of the network.
+        extractor: what is there for it.
+        name: of the network, for errors.
+        named: the extractor's name, for errors.
+
+    Raises:
+        CheckpointError: it lacks one, takes no condition, or takes conditions of another width.
+    """
+    if not isinstance(config, RestorerConfig) or config.modulation == "none":
+        if extractor is not None:
+            raise CheckpointError(f"{name} takes no condition, so there is nothing to do for {named}")
+    elif extractor is None:
+        if config.learned_modulation:
+            raise CheckpointError(f"{name} was trained with a condition, so it needs its extractor")
+    elif (wide := extractor.condition_dim(config.condition)) != config.condition_dim:
+        raise CheckpointError(
+            f"{name} takes conditions of {config.condition_dim} channels, and those of {named} have {wide}"
+        )
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of an extractor's file of tensors."""
+    try:
+        return sha256_of(adapter_weights(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read as an extractor: {error.strerror or error}") from error
+
+
 def _beside(source: Source, path: Path, name: str) -> Source:
-    """A file in the restorer's folder (on the hub too), else a bundled name or a hub id."""
+    """What a header names: a file in the restorer's folder (on the hub too), a bundled name, or a hub id."""
     if Path(name).name == name and name not in ("", ".."):
         found = beside(source, path, name)
-        if found.is_file():
+        if found.exists():
             return found
         if name not in recognition_names():
             raise CheckpointError(f"{path} needs its extractor {name} beside it, or named by you")
+    elif not re.fullmatch(HUB_ID, name):
+        raise CheckpointError(f"{path} names {name!r} as its extractor, which must be a file in the same folder")
     return name
 
 
-def look(region: Callable[[int, int, int, int], Tensor], height: int, width: int) -> Tensor:
-    """A picture as an extractor is given it: large ones are reduced first, by means of whole squares of pixels.
+# --- what it sees
+
+
+def region_of(x: Tensor) -> Region:
+    """Regions of a tensor (b, 3, h, w)."""
+    return lambda left, top, width, height: x[:, :, top : top + height, left : left + width]
+
+
+def look(region: Region, height: int, width: int) -> Tensor:
+    """A picture as an extractor is given it: large ones are reduced first, by means of whole blocks of pixels.
 
     Args:
-        region: (left, top, width, height) in pixels -> (b, 3, height, width).
+        region: the picture's pixels.
         height: of the picture.
         width: of the picture.
 
     Returns:
-        (b, 3, h, w), the shorter side between 512 and 1023 pixels where it was longer; tiny pictures are repeated at
-        their edges until there is something to recognise.
+        (b, 3, h, w): a side longer than 1023 pixels has 512 to 768, one below 8, too little to recognise anything, has
+        8. An extractor makes a square of every picture, so the proportions don't matter.
     """
-    factor = max(1, min(height, width) // LOOKED_AT)
-    rows = max(1, STRIP // width // factor) * factor
+    down, across = (max(1, side // LOOKED_AT) for side in (height, width))
+    rows = max(1, STRIP // width // down) * down
     strips = []
     for top in range(0, height, rows):
         strip = region(0, top, width, min(rows, height - top))
-        strips.append(F.avg_pool2d(strip, factor, ceil_mode=True) if factor > 1 else strip)
+        reduced = F.avg_pool2d(strip, (down, across), ceil_mode=True) if down * across > 1 else strip
+        strips.append(reduced)
     x = torch.cat(strips, dim=2)
-    right, below = (max(0, SMALLEST - side) for side in (x.shape[3], x.shape[2]))
-    return F.pad(x, (0, right, 0, below), mode="replicate") if right or below else x
+    if min(x.shape[2:]) < SMALLEST:
+        x = F.interpolate(x, (max(SMALLEST, x.shape[2]), max(SMALLEST, x.shape[3])), mode="nearest")
+    return x
+
+
+@torch.no_grad()
+def condition_of(extractor: Extractor, region: Region, height: int, width: int, kind: ConditionKind = "re") -> Tensor:
+    """What a restorer is conditioned on, from a whole picture.
+
+    Args:
+        extractor: what sees it.
+        region: the picture's pixels.
+        height: of the picture.
+        width: of the picture.
+        kind: see `Extractor.condition`.
+
+    Returns:
+        (b, t, width) on the extractor's device.
+    """
+    return extractor.condition(look(region, height, width).to(extractor.tagger.fc.weight.device), kind)
+
+
+@torch.no_grad()
+def tags_in(extractor: Extractor, condition: Tensor, kind: ConditionKind = "re") -> list[tuple[str, ...]]:
+    """The tags in a condition of `condition_of`, for each picture the most probable first; the encoder runs no more."""
+    return extractor.names(extractor.tagger.classify(condition) if kind == "re" else condition[:, 0])
+
+
+class View(NamedTuple):
+    """A part of a picture that is being worked on: where it lies, and what conditions the picture.
+
+    Attributes:
+        condition: Of the whole picture, or None.
+        height, width: Of the whole picture, in pixels.
+        top, left: Of the part.
+    """
+
+    condition: Tensor | None
+    height: int
+    width: int
+    top: int = 0
+    left: int = 0
+
+    def tile(self, tile: Tile) -> "View":
+        """The view of a tile of this part."""
+        return self._replace(top=self.top + tile.rows.start, left=self.left + tile.columns.start)
+
+    def through(self, net: Network, x: Tensor) -> Tensor:
+        """The output of a network for the part's pixels, (b, 3, h, w)."""
+        if self.condition is None:
+            return net(x)
+        bottom, right = self.top + x.shape[2], self.left + x.shape[3]
+        window = (self.top / self.height, self.left / self.width, bottom / self.height, right / self.width)
+        return net(x, self.condition, window)
 
 
 class Guided(nn.Module):
@@ -127,23 +239,30 @@ class Guided(nn.Module):
     """
 
     def __init__(self, net: Network, extractor: Extractor | None = None) -> None:
-        """Take a network, and an extractor unless it takes no condition."""
+        """Take a network and its extractor, if it takes a condition.
+
+        Raises:
+            CheckpointError: as `check_extractor`.
+        """
         super().__init__()
+        check_extractor(net.config, extractor, "the network")
         self.net, self.extractor = net, extractor
         self.config = net.config
 
-    @torch.no_grad()
     def condition(self, x: Tensor) -> Tensor | None:
         """RGB (b, 3, h, w) in [0, 1] -> what the network is conditioned on, (b, t, width), or None."""
         if self.extractor is None:
             return None
-        kind: ConditionKind = self.config.condition if isinstance(self.config, RestorerConfig) else "re"
-        whole = look(lambda left, top, width, height: x[..., top : top + height, left : left + width], *x.shape[2:])
-        return self.extractor.condition(whole, kind)
+        return condition_of(self.extractor, region_of(x), x.shape[2], x.shape[3], kind_of(self.config))
 
     def forward(self, x: Tensor) -> Tensor:
         """RGB (b, 3, h, w) in [0, 1] -> (b, 3, scale * h, scale * w); errors as the network's."""
-        return self.net(x) if self.extractor is None else self.net(x, self.condition(x))
+        return View(self.condition(x), x.shape[2], x.shape[3]).through(self.net, x)
+
+
+def kind_of(config: NetworkConfig) -> ConditionKind:
+    """What kind of condition a network takes, if it takes any."""
+    return config.condition if isinstance(config, RestorerConfig) else "re"
 
 
 def load_guided(source: Source) -> Guided:

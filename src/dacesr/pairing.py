@@ -6,6 +6,8 @@ A perceptual file (crisp) names its fidelity partner (faithful), a file in the s
     fidelity_sha256  of the partner's bytes
     strength         optional: how much of the perceptual weights to take where the user doesn't say, 0 to 1
 
+Two networks that take a condition name the same extractor (`dacesr.conditioning`), by its sha256.
+
 At strength s the weights are (1 - s) * fidelity + s * perceptual, computed in fp32.
 """
 
@@ -117,6 +119,11 @@ def _partner(partner: Path, digest: str, path: Path, net: Network) -> Network:
 def _check_same(fidelity: Network, perceptual: Network, partner: Path, path: Path) -> None:
     if fidelity.config != perceptual.config:
         raise CheckpointError(f"{partner} has another config than {path}, so there is nothing between them")
+    one, other = (read_header(file).get("extractor_sha256") for file in (partner, path))
+    if one != other:
+        raise CheckpointError(
+            f"{partner} was trained with another extractor than {path}, so there is nothing between them"
+        )
 
 
 def pair_restorers(

@@ -51,12 +51,13 @@ def test_names_shapes_and_parameter_counts_are_the_releases(preset, parameters):
     assert {name: list(value.shape) for name, value in net.state_dict().items()} == keys
 
 
-def test_the_releases_modulation_is_the_same():
+@pytest.mark.parametrize("preset", ["light", "large"])
+def test_the_releases_modulation_is_the_same(preset):
     reference = fixture("restorer_release")
-    net = fill(Restorer(RestorerConfig.preset("light", modulation="release")))
+    net = fill(Restorer(RestorerConfig.preset(preset, modulation="release")))
     with torch.no_grad():
         out = net(reference["x"], reference["condition"])
-    torch.testing.assert_close(out, reference["y_light"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(out, reference[f"y_{preset}"], rtol=0, atol=1e-4)
 
 
 @needs_data

@@ -111,7 +111,7 @@ def test_samples_come_again_after_their_number(photos: Path):
 def test_without_a_context_the_crop_itself_is_recognised():
     batch = random_batch(0)
     made = scenes(crop=4 * SMALL).crops(batch, 0)
-    assert torch.equal(made.window, torch.tensor([[0.0, 0, 1, 1]] * 3, dtype=torch.float64))
+    assert torch.equal(made.window, torch.tensor([[0.0, 0, 1, 1]] * 3))
     assert torch.equal(made.gt, batch.gt.float() / 255)
     assert scenes(embed=None).crops(batch, 0)[2:] == (None, None)
 

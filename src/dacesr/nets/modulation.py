@@ -47,18 +47,19 @@ class ReleaseModulation(nn.Module):
         self.config = config
 
     def forward(self, condition: Tensor, height: int, width: int, window: Tensor) -> Iterator[Affine]:
-        """Condition (b, 1 + g*g, width), window (1 or b, 4) -> for each group an Affine of (b, h*w, 1)."""
+        """Condition (b, 1 + g*g, width), window (1 or b, 4) on the CPU -> for each group an Affine of (b, h*w, 1)."""
         values = condition[:, 0]  # (b, width)
-        top, left, bottom, right = window.double().round(decimals=9).unsqueeze(-1).unbind(1)  # each (1 or b, 1)
+        top, left, bottom, right = window.double().unsqueeze(-1).unbind(1)  # each (1 or b, 1)
         full_height, full_width = (height / (bottom - top)).round(), (width / (right - left)).round()
-        rows = torch.arange(height, device=window.device) + (top * full_height).round()
-        columns = torch.arange(width, device=window.device) + (left * full_width).round()
+        rows = torch.arange(height) + (top * full_height).round()
+        columns = torch.arange(width) + (left * full_width).round()
         pixel = (rows[:, :, None] * full_width[:, :, None] + columns[:, None]).flatten(1)  # index in the whole picture
         last = values.shape[1] - 1
         place = (pixel + 0.5) * (values.shape[1] / (full_height * full_width)) - 0.5
         place = place.clamp(0, last).expand(len(values), -1)  # (b, h*w)
         before = place.long()
-        share = (place - before).to(values.dtype)
+        share = (place - before).to(values)
+        before = before.to(values.device)
         s = values.gather(1, before).lerp(values.gather(1, (before + 1).clamp(max=last)), share).unsqueeze(-1)
         wanted = self.config.modulate
         affine = Affine(None if wanted == "add" else s, None if wanted == "multiply" else s)
@@ -84,7 +85,7 @@ class LearnedModulation(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, condition: Tensor, height: int, width: int, window: Tensor) -> Iterator[Affine]:
-        """Condition (b, 1 + g*g, width), window (1 or b, 4) -> for each group an Affine of (b, 1 or h*w, c).
+        """Condition (b, 1 + g*g, width), window (1 or b, 4) on the CPU -> for each group an Affine of (b, 1 or h*w, c).
 
         Raises:
             ValueError: a grid is needed, and the tokens after the first are none.
@@ -123,10 +124,10 @@ def resizing(source: int, target: int, start: Tensor, end: Tensor) -> Tensor:
     Returns:
         (b, target, source) float32, each row adding up to 1.
     """
-    steps = (torch.arange(target, device=start.device, dtype=torch.float64) + 0.5) / target
+    steps = (torch.arange(target, dtype=torch.float64) + 0.5) / target
     start, end = start.double()[:, None], end.double()[:, None]
     place = ((start + steps * (end - start)) * source - 0.5).clamp(0, source - 1)  # (b, target)
-    distance = place[:, :, None] - torch.arange(source, device=start.device)
+    distance = place[:, :, None] - torch.arange(source)
     return (1 - distance.abs()).clamp(min=0).float()
 
 

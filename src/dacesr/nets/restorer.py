@@ -191,7 +191,7 @@ class Restorer(AtLeastFloat32):
         if self.modulation is None:
             raise ValueError("this network was made with modulation 'none', so it takes no condition")
         _check_condition(condition, x.shape[0], self.config.condition_dim)
-        place = torch.as_tensor(WHOLE if window is None else window, dtype=torch.float64, device=x.device)
+        place = torch.as_tensor(WHOLE if window is None else window).to("cpu", torch.float64)
         place = place[None] if place.ndim == 1 else place
         _check_window(place, x.shape[0])
         return self.modulation(condition.to(x.device), *x.shape[-2:], place)

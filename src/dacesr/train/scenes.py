@@ -20,7 +20,7 @@ class Crops(NamedTuple):
     """Of one step: `lr` (b, 3, s, s) and `gt` (b, 3, scale * s, scale * s) in [0, 1], float32.
 
     `condition` (b, t, width) is that of the pictures they come from, fp16, and `window` (b, 4) their place in them as
-    (top, left, bottom, right) fractions, float64; both None without an extractor.
+    (top, left, bottom, right) fractions, float32; both None without an extractor.
     """
 
     lr: Tensor
@@ -92,7 +92,7 @@ class Scenes:
         count, _, height, width = lr.shape
         side, scale = self._crop // self._scale, self._scale
         if (height, width) == (side, side):
-            whole = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, device=lr.device)
+            whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=lr.device)
             return lr, gt, whole.expand(count, 4)
         first = (number * self._processes + self._rank) * count
         generators = [sample_generator(self._seed, first + i) for i in range(count)]
@@ -104,7 +104,7 @@ class Scenes:
         for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
             small[i] = lr[i, :, top : top + side, left : left + side]
             large[i] = gt[i, :, scale * top :, scale * left :][:, : scale * side, : scale * side]
-        sides = torch.tensor([height, width, height, width], dtype=torch.float64)
+        sides = torch.tensor([height, width, height, width])
         window = torch.stack([tops, lefts, tops + side, lefts + side], 1) / sides
         return small, large, window.to(lr.device)
 
