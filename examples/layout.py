@@ -79,19 +79,6 @@ def load(path: Path) -> pyvips.Image:
     return image.cast("uchar").copy(interpretation="srgb")
 
 
-def bicubic(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
-    """Enlarged to a size by bicubic interpolation, with the centres of pixels where MATLAB has them."""
-    across, down = width / image.width, height / image.height
-    return image.affine(
-        [across, 0, 0, down],
-        interpolate=pyvips.Interpolate.new("bicubic"),
-        oarea=[0, 0, width, height],
-        odx=(across - 1) / 2,
-        ody=(down - 1) / 2,
-        extend="copy",
-    )
-
-
 def detailed_part(image: pyvips.Image, size: tuple[int, int] = CELL, limits: Box | None = None) -> Box:
     """The part with the largest mean gradient, of a (width, height) or what there is of it, within limits."""
     limits = limits or Box.all_of(image)

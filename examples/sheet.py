@@ -10,7 +10,9 @@ import argparse
 from pathlib import Path
 
 import pyvips
-from layout import bicubic, cell, detailed_part, fail, load, page, pictures_in, row, save, thumbnail
+from layout import cell, detailed_part, fail, load, page, pictures_in, row, save, thumbnail
+
+from dacesr.image import resize
 
 
 def pairs(inputs: Path, outputs: Path) -> list[tuple[Path, Path]]:
@@ -28,7 +30,7 @@ def pairs(inputs: Path, outputs: Path) -> list[tuple[Path, Path]]:
 def compared(source: Path, result: Path) -> pyvips.Image:
     """The whole result with the part framed, the part of the enlarged input, the part of the result."""
     after = load(result)
-    before = bicubic(load(source), after.width, after.height)
+    before = resize(load(source), after.width, after.height)
     part = detailed_part(after)
     cells = [
         cell(thumbnail(after, part), f"{source.name}, {after.width} x {after.height}"),

@@ -25,7 +25,7 @@ from layout import Box
 from rich.console import Console
 
 from dacesr import Upscaler
-from dacesr.image import ImageError
+from dacesr.image import ImageError, resize
 from dacesr.inference import UpscaleError
 from dacesr.progress import progress_bar
 
@@ -116,7 +116,7 @@ def compared(path: Path, columns: Sequence[Column]) -> pyvips.Image:
     whole = Box.all_of(image)
     limits = centre(image) if any(column.conditioned for column in columns) else whole
     part = layout.detailed_part(image, (layout.CELL[0] // scale, layout.CELL[1] // scale), limits)
-    big = layout.bicubic(image, image.width * scale, image.height * scale)
+    big = resize(image, image.width * scale, image.height * scale)
     cells = [
         layout.cell(layout.thumbnail(image, part, WHOLE), "whole input", WHOLE),
         layout.cell(image.crop(*part).zoom(scale, scale), "input"),

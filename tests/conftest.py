@@ -1,13 +1,16 @@
-"""Shared pieces of the tests: the data folder, and a network whose output is known."""
+"""Shared pieces of the tests: the data folder, pictures made here, and a network whose output is known."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from torch.nn import functional as F
 
 from dacesr.checkpoint import save_restorer
+from dacesr.image import write
 from dacesr.nets.restorer import Restorer, RestorerConfig
 
 settings.register_profile("repeatable", derandomize=True)  # a failure in CI is one here
@@ -40,3 +43,20 @@ def bilinear_file(bilinear: Restorer, tmp_path: Path) -> Path:
     path = tmp_path / "bilinear.safetensors"
     save_restorer(path, bilinear)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures with soft shapes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, (height, width) in enumerate([(64, 80), (48, 52), (70, 40)]):
+        coarse = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(i))
+        write(folder / f"{i}.png", F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1))
+    return folder

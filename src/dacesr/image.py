@@ -14,7 +14,7 @@ from dacesr.imresize import imresize
 from dacesr.metadata import Metadata
 from dacesr.picture import MAX_PIXELS, Picture, open_picture
 
-__all__ = ["ImageError", "Picture", "PictureWriter", "imresize", "open_picture", "read", "rgb_to_y", "write"]
+__all__ = ["ImageError", "Picture", "PictureWriter", "imresize", "open_picture", "read", "resize", "rgb_to_y", "write"]
 
 _BT601 = (65.481, 128.553, 24.966)  # MATLAB's rgb2ycbcr: Y of 8-bit values, for R, G, B in [0, 1], from 16 on
 
@@ -168,7 +168,7 @@ class PictureWriter:
             ValueError: Rows are missing.
         """
         rows = self._rows
-        image = _resize(rows.image(), *rows.final)
+        image = resize(rows.image(), *rows.final)
         said = self._said
         if said.profile and not FORMATS[rows.format].profile:
             image, said = _to_srgb(said.attach(image), rows.deep), said.with_profile(None)
@@ -183,7 +183,7 @@ class PictureWriter:
         full = 65535 if rows.deep else 255
         if self._picture.max_value != full:
             alpha = (alpha * (full / self._picture.max_value)).rint().cast("ushort" if rows.deep else "uchar")
-        joined = image.bandjoin(_resize(alpha, *rows.final)).copy(interpretation=image.interpretation)
+        joined = image.bandjoin(resize(alpha, *rows.final)).copy(interpretation=image.interpretation)
         if FORMATS[rows.format].alpha:
             return joined
         if (alpha < full).avg() > 0:
@@ -191,7 +191,7 @@ class PictureWriter:
         return joined.flatten(background=[full] * image.bands, max_alpha=full)
 
 
-def _resize(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+def resize(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     """Resize with pixel centres aligned: Lanczos-3 where a side shrinks, then bicubic (Catmull-Rom) where one grows.
 
     The bicubic kernel overshoots an edge once, which the value range cuts off: flat 0 and flat full stay exact.

@@ -1,13 +1,9 @@
 """Ablations of tiny networks on pictures made here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch.nn import functional as F
-
-from dacesr.image import write
 
 TINY = """
 iterations = 2
@@ -39,23 +35,6 @@ tables = { "Rate" = ["plain", "fast"] }
 """
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    count = torch.get_num_threads()
-    yield
-    torch.set_num_threads(count)
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures with soft shapes."""
-    folder = tmp_path_factory.mktemp("photos")
-    for i, (height, width) in enumerate([(64, 80), (48, 52), (70, 40)]):
-        coarse = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(i))
-        write(folder / f"{i}.png", F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1))
-    return folder
 
 
 @pytest.fixture

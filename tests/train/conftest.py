@@ -1,16 +1,14 @@
 """Tiny training runs on pictures made here, and what they leave behind."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 
-from dacesr.image import write
 from dacesr.train.config import RestorerTraining, load_config
 
 TINY = """
@@ -59,23 +57,6 @@ images = 1
 PLAIN = ["loss.gan=0", "data.pool=0", "accumulate=1", "validation.every=1000", "loss.pixel_target=plain"]
 
 Recipe = Callable[..., RestorerTraining]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    count = torch.get_num_threads()
-    yield
-    torch.set_num_threads(count)
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures with soft shapes."""
-    folder = tmp_path_factory.mktemp("photos")
-    for i, (height, width) in enumerate([(64, 80), (48, 52), (70, 40)]):
-        coarse = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(i))
-        write(folder / f"{i}.png", F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1))
-    return folder
 
 
 def write_tiny(folder: Path, photos: Path) -> Path:
