@@ -262,3 +262,12 @@ def test_natural_pictures_in_tiles_are_as_good_as_whole(data):
         scores.append(psnr(up(x, tile=128, overlap=32), wholes[-1]))
     assert psnr(*wholes) < 45  # the condition does something
     assert min(scores) > 48  # 55.1 and 55.6 when measured
+
+
+def test_a_condition_for_a_network_that_takes_none_is_an_error(bilinear, tmp_path):
+    write(tmp_path / "a.png", torch.rand(1, 3, 12, 12))
+    with pytest.raises(ValueError, match="has no extractor, so it takes no condition"):
+        Upscaler(bilinear).upscale(
+            open_picture(tmp_path / "a.png"), tmp_path / "b.png", condition=torch.zeros(1, 10, 512)
+        )
+    assert not (tmp_path / "b.png").exists()

@@ -126,12 +126,12 @@ def test_sentences(taggers, photo: Path, tmp_path: Path) -> None:
     assert lines[0] == f"{photo}  64 x 48"
     assert lines[2:] == [
         "  severity  unknown: there is no severity head for this extractor",
-        f"  advice    dacesr upscale -n light: {ADVICE[None].reason}",
+        f"  advice    dacesr upscale -n dacesr-light: {ADVICE[None].reason}",
     ]
     head = write_head(tmp_path / "head.json", taggers, 4)
     lines = sentences(Inspector.load(str(taggers[1]), reference=str(taggers[0]), severity=head)(photo)).splitlines()
     assert lines[2] == "  severity  4 of 4 (1 mild to 4 severe: 0.10 0.10 0.10 0.71)"
-    assert lines[3].startswith("  advice    dacesr upscale -n light --strength 0.3: ")
+    assert lines[3].startswith("  advice    dacesr upscale -n dacesr-light --strength 0.3: ")
 
 
 def test_the_command(taggers, photo: Path, tmp_path: Path) -> None:

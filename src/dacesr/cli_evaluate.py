@@ -49,6 +49,8 @@ def ablation(
         done = run_ablation(wanted, arms=arm or (), max_minutes=max_minutes)
     except ValueError as error:
         raise fail(error) from error
+    except OSError as error:
+        raise fail(f"{output or config}: the results cannot be written: {error.strerror or error}") from error
     except TrainingError as error:
         typer.echo(f"dacesr: {error}", err=True)
         raise typer.Exit(1) from error

@@ -251,6 +251,8 @@ class Upscaler:
         weights = self._engine.at(strength)
         if condition is None:
             condition = self.condition(picture)
+        elif self.extractor is None:
+            raise ValueError(f"{self.name} has no extractor, so it takes no condition")
         view = View(condition, picture.height, picture.width)
         with PictureWriter(
             picture,

@@ -27,11 +27,15 @@ class Advice(NamedTuple):
 
 
 ADVICE: dict[int | None, Advice] = {  # by class; what it rests on is in docs/recognition.md
-    None: Advice("light", None, "the severity is not known, and the model's default suits most photographs"),
-    1: Advice("light", 1.0, "little is lost, so the crisp weights restore fine detail and cost little fidelity"),
-    2: Advice("light", 0.8, "detail is lost but little else, so mostly the crisp weights"),
-    3: Advice("light", 0.5, "noise and artefacts are strong enough to be sharpened, so half of the faithful weights"),
-    4: Advice("light", 0.3, "on strongly ruined pictures the crisp weights add artefacts, so mostly the faithful ones"),
+    None: Advice("dacesr-light", None, "the severity is not known, and the model's default suits most photographs"),
+    1: Advice("dacesr-light", 1.0, "little is lost, so the crisp weights restore fine detail and cost little fidelity"),
+    2: Advice("dacesr-light", 0.8, "detail is lost but little else, so mostly the crisp weights"),
+    3: Advice(
+        "dacesr-light", 0.5, "noise and artefacts are strong enough to be sharpened, so half of the faithful ones"
+    ),
+    4: Advice(
+        "dacesr-light", 0.3, "on strongly ruined pictures the crisp weights add artefacts: mostly faithful ones"
+    ),
 }
 
 

@@ -172,6 +172,9 @@ def test_another_config_is_not_taken_for_the_same(tiny: Write, tmp_path: Path) -
     with pytest.raises(ValueError, match=r"out/0/plain holds a run of another config: remove it or choose another"):
         run(changed)
     assert Ablating(changed, Console(quiet=True)).scores() == {}
+    weights = tmp_path / "out" / "0" / "plain" / "model.safetensors"
+    with pytest.raises(ValueError, match="holds a run of another config"):
+        run(load_ablation(path, [f"init={weights}"], tmp_path / "out"))
     assert run(load_ablation(path, ["threads=2", "log_every=5"], tmp_path / "out"))
 
 

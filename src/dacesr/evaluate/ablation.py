@@ -238,7 +238,8 @@ def _unchanged(training: RestorerTraining) -> bool:
         earlier = RestorerTraining.model_validate_json(path.read_bytes())
     except ValidationError:
         return False
-    free = FREE | ({"init"} if training.init == str(folder.parent / START) else set())
+    from_start = all(Path(run.init or "").name == START for run in (earlier, training))  # the folder may have moved
+    free = FREE | ({"init"} if from_start else set())
     return earlier.model_dump(exclude=free) == training.model_dump(exclude=free)
 
 

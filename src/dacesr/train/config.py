@@ -197,6 +197,8 @@ class RestorerTraining(RunConfig):
         """What concerns more than one table."""
         if self.data.crop % self.network.scale:
             raise ValueError(f"data.crop {self.data.crop} should be a multiple of the scale {self.network.scale}")
+        if any(side % self.network.scale for side in self.data.context or ()):
+            raise ValueError(f"data.context {self.data.context} should be multiples of the scale {self.network.scale}")
         if self.loss.gan and self.data.crop % 8:
             raise ValueError(f"data.crop {self.data.crop} should be a multiple of 8 for the discriminator")
         if self.loss.perceptual and not self.loss.features:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dacesr import losses
-from dacesr.checkpoint import KINDS, Network, load_extractor, load_restorer, save_restorer
+from dacesr.checkpoint import KINDS, Network, load_extractor, load_restorer, resolve, save_restorer
 from dacesr.conditioning import Guided, extractor_fields
 from dacesr.config import RestorerConfig
 from dacesr.dataset import Batch, Batches, Mixture, PairPool, Pairs, Photographs, Source
@@ -25,6 +25,7 @@ from dacesr.featurefile import load_features
 from dacesr.nets.discriminator import UNetDiscriminator
 from dacesr.nets.extractor import Extractor
 from dacesr.nets.features import Features
+from dacesr.tensorfile import read_header
 from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
 from dacesr.train.learner import Learner
 from dacesr.train.scenes import Crops, Scenes, ruin
@@ -61,6 +62,7 @@ class RestorerTask:
             self.learners["discriminator"] = self.discriminator
         self._features = self._load_features()
         self._extractor = _extractor(config, self._device)
+        self._named = {} if config.extractor is None else extractor_fields(config.extractor)
         self._batches = Batches(
             make_source(config.data, config.network.scale, warn),
             size=config.data.context or config.data.crop,
@@ -200,12 +202,15 @@ class RestorerTask:
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs besides the config."""
         state: dict[str, Any] = {name: learner.state_dict() for name, learner in self.learners.items()}
+        state["extractor"] = self._named
         if self._pool is not None:
             state["pools"] = gather_object([self._pool.state_dict()])
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Go on from what `state_dict` gave; ValueError where it is of a run with another extractor."""
+        if state.get("extractor", {}) != self._named:
+            raise ValueError(f"the run was conditioned by {state.get('extractor')}, and now by {self._named}")
         for name, learner in self.learners.items():
             learner.load_state_dict(state[name])
         if self._pool is not None and self._accelerator.process_index < len(state["pools"]):
@@ -220,9 +225,7 @@ class RestorerTask:
 
     def export(self, folder: Path, iteration: int) -> None:
         """Write the averaged weights as `model.safetensors`."""
-        info = {"name": folder.name, "iterations": str(iteration)}
-        if self._config.extractor is not None:
-            info |= extractor_fields(self._config.extractor)
+        info = {"name": folder.name, "iterations": str(iteration), **self._named}
         average = cast(Network, self.restorer.average)
         save_restorer(folder / "model.safetensors", average, info=info)
 
@@ -275,13 +278,29 @@ def _network(config: RestorerTraining) -> Network:
     """The config's network, with the weights of `init` if that is given; those may lack a learned modulation."""
     net = KINDS[config.network.kind].network(config.network)
     if config.init is not None:
-        weights = load_restorer(config.init).state_dict()
+        start = load_restorer(config.init)
+        _check_start(config, start)
+        weights = start.state_dict()
         own = {name: value for name, value in net.state_dict().items() if name.startswith("modulation.")}
         try:
             net.load_state_dict({**own, **weights})
         except RuntimeError as error:
             raise ConfigError(f"init: the weights of {config.init} do not fit the network of the config") from error
     return net
+
+
+def _check_start(config: RestorerTraining, start: Network) -> None:
+    """Shapes alone don't tell one learned modulation or extractor from another."""
+    assert config.init is not None
+    if not isinstance(start.config, RestorerConfig) or not start.config.learned_modulation:
+        return
+    for field in ("modulation", "modulate", "condition"):
+        earlier, own = getattr(start.config, field), getattr(config.network, field, None)
+        if earlier != own:
+            raise ConfigError(f"network.{field} is {own}, and the weights of init, {config.init}, have {earlier}")
+    named = read_header(resolve(config.init)).get("extractor_sha256")
+    if config.extractor and named and named != extractor_fields(config.extractor)["extractor_sha256"]:
+        raise ConfigError(f"extractor: {config.extractor} is not the one that init, {config.init}, was trained with")
 
 
 def _extractor(config: RestorerTraining, device: torch.device) -> Extractor | None:
