@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dacesr import Upscaler
-from dacesr.checkpoint import describe, load_restorer
+from dacesr.checkpoint import describe
+from dacesr.conditioning import load_guided
 from dacesr.degradation import recipe
 from dacesr.image import imresize, read
 from dacesr.metrics import psnr
@@ -21,6 +22,16 @@ CARD_TELLS = ("Data", "Recipe", "iterations", "Scores", "Limits", "Licence")
 def test_the_default_is_bundled_with_its_fidelity_partner():
     assert DEFAULT_WEIGHTS in NAMES
     assert f"{DEFAULT_WEIGHTS}-fidelity" in NAMES
+
+
+def test_the_default_is_conditioned_by_a_bundled_extractor():
+    net = load_guided(DEFAULT_WEIGHTS)
+    assert net.config.learned_modulation
+    assert net.extractor is not None
+    x = read(EXAMPLES / "portrait.jpg")[..., :64, :64]
+    with torch.no_grad():
+        own, other = net.net(x, net.condition(x)), net.net(x, net.condition(1 - x))
+    assert (own - other).abs().max() > 1 / 255  # what is seen matters
 
 
 def test_all_bundled_weights_are_small():
@@ -43,7 +54,7 @@ def test_the_card_tells_what_a_user_needs_to_know():
 @pytest.mark.parametrize(("space", "gain"), [("bicubic", 0.1), ("level2", 0.5), ("level3", 0.3)])
 def test_fidelity_weights_come_nearer_to_the_truth_than_bicubic(space, gain):
     """On the examples, which no training has seen, made small again by each space's degradation."""
-    net = load_restorer(f"{DEFAULT_WEIGHTS}-fidelity")
+    net = load_guided(f"{DEFAULT_WEIGHTS}-fidelity")
     gains = []
     for name in ("house.jpg", "portrait.jpg", "still_life.jpg"):
         gt = read(EXAMPLES / name)
