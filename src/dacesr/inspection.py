@@ -33,9 +33,7 @@ ADVICE: dict[int | None, Advice] = {  # by class; what it rests on is in docs/re
     3: Advice(
         "dacesr-light", 0.5, "noise and artefacts are strong enough to be sharpened, so half of the faithful ones"
     ),
-    4: Advice(
-        "dacesr-light", 0.3, "on strongly ruined pictures the crisp weights add artefacts: mostly faithful ones"
-    ),
+    4: Advice("dacesr-light", 0.3, "on strongly ruined pictures the crisp weights add artefacts: mostly faithful ones"),
 }
 
 
