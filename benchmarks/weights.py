@@ -31,6 +31,7 @@ from dacesr.checkpoint import describe
 from dacesr.crops import existing, list_pictures
 from dacesr.dataset import ValidationSet
 from dacesr.degradation.recipe import SPACES
+from dacesr.evaluate.statistics import bootstrap
 from dacesr.featurefile import load_lpips, load_niqe
 from dacesr.image import imresize, read
 from dacesr.inference import Precision
@@ -209,10 +210,7 @@ def difference(values: Tensor, digits: int) -> str:
     """Mean of paired differences and its 95 % interval, by drawing pictures with replacement."""
     if len(values) < 2:
         return f"{values.mean():+.{digits}f}"
-    drawn = torch.randint(len(values), (4000, len(values)), generator=torch.Generator().manual_seed(0))
-    low, high = values[drawn].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
-    mark = " *" if low > 0 or high < 0 else ""
-    return f"{values.mean():+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{mark}"
+    return bootstrap(values, generator=torch.Generator().manual_seed(0)).text(digits)
 
 
 def markdown(title: str, cells: list[list[str]]) -> str:

@@ -119,7 +119,7 @@ class Ablating:
     def _measure(self, training: RestorerTraining, name: str, end: float | None) -> bool:
         """Measure what has not been measured of a run's weights; whether all is."""
         folder, key = _folder(training), self._key(training)
-        known = self._known(training)
+        known = _known(folder, key)
         missing = [block for block in self.judge.blocks if block not in {score.block for score in known}]
         if not missing:
             return True
@@ -135,11 +135,6 @@ class Ablating:
                 write_scores(folder / SCORES, (({"key": key}, score) for score in known))
         return True
 
-    def _known(self, training: RestorerTraining) -> list[Score]:
-        """What has been measured of a run's weights in just this way."""
-        key = self._key(training)
-        return [score for before, score in read_scores(_folder(training) / SCORES) if before.get("key") == key]
-
     def _key(self, training: RestorerTraining) -> str:
         """Of all that decides a run's scores: the weights, and how they are measured."""
         config = self._ablation.config
@@ -153,14 +148,15 @@ class Ablating:
         found = {}
         for key, training in self._ablation.runs.items():
             if _finished(training) and _unchanged(training):
-                known = [score for score in self._known(training) if score.block in self.judge.blocks]
+                measured = _known(_folder(training), self._key(training))
+                known = [score for score in measured if score.block in self.judge.blocks]
                 if {score.block for score in known} == set(self.judge.blocks):
                     found[key] = known
         return found
 
-    def tables(self) -> list[Table]:
-        """The arms, and what the config wants to be compared."""
-        scores, ablation = self.scores(), self._ablation
+    def tables(self, scores: Scores) -> list[Table]:
+        """The arms, and what the config wants to be compared, from `scores`."""
+        ablation = self._ablation
         found = [_arms(ablation, scores)]
         for title, arms in ablation.tables.items():
             found += tabulate(title, scores, arms, ablation.config.spaces)
@@ -168,7 +164,8 @@ class Ablating:
 
     def report(self) -> None:
         """Write the scores and the tables."""
-        scores, ablation, tables = self.scores(), self._ablation, self.tables()
+        scores, ablation = self.scores(), self._ablation
+        tables = self.tables(scores)
         rows = (({"arm": arm, "seed": seed}, score) for (seed, arm), found in scores.items() for score in found)
         write_scores(ablation.output / SCORES, rows)
         text = "\n\n".join([f"# {ablation.file.stem}", NOTES.rstrip(), *map(as_markdown, tables)])
@@ -190,7 +187,7 @@ def run_ablation(
     """Train, measure and compare, and show the tables on standard output; see `Ablating.run`."""
     work = Ablating(ablation, console or Console(stderr=True, highlight=False, soft_wrap=True))
     done = work.run(arms, max_minutes)
-    show(work.tables())
+    show(work.tables(work.scores()))
     return done
 
 
@@ -226,6 +223,11 @@ def _over(end: float | None) -> bool:
 def _finished(training: RestorerTraining) -> bool:
     folder = _folder(training)
     return iterations_done(folder) >= training.iterations and (folder / MODEL).exists()
+
+
+def _known(folder: Path, key: str) -> list[Score]:
+    """What has been measured of a run's weights in just this way."""
+    return [score for before, score in read_scores(folder / SCORES) if before.get("key") == key]
 
 
 def _unchanged(training: RestorerTraining) -> bool:

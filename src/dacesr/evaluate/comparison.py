@@ -108,8 +108,7 @@ def _text(cell: Cell, digits: int) -> str:
     if len(cell.by_seed) > 1:
         lines[0] += f" ({min(cell.by_seed.values()):.{digits}f} to {max(cell.by_seed.values()):.{digits}f})"
     if cell.difference is not None:
-        mean, low, high = (f"{value:+.{digits}f}" for value in cell.difference)
-        lines.append(f"{mean} [{low}, {high}]{' *' if cell.difference.clear else ''}")
+        lines.append(cell.difference.text(digits))
     if len(cell.difference_by_seed) > 1:
         lines.append("seeds " + ", ".join(f"{value:+.{digits}f}" for value in cell.difference_by_seed.values()))
     return "\n".join(lines)

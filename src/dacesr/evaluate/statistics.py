@@ -22,6 +22,11 @@ class Interval(NamedTuple):
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
 
+    def text(self, digits: int) -> str:
+        """`+0.014 [+0.004, +0.024] *`, the mark where the interval leaves out 0."""
+        mean, low, high = (f"{value:+.{digits}f}" for value in self)
+        return f"{mean} [{low}, {high}]{' *' if self.clear else ''}"
+
 
 def bootstrap(
     values: Tensor, *, generator: torch.Generator, draws: int = DRAWS, confidence: float = CONFIDENCE

@@ -209,7 +209,7 @@ class RestorerTraining(RunConfig):
         modulation = self.network.modulation if isinstance(self.network, RestorerConfig) else "none"
         if self.extractor is not None and modulation == "none":
             raise ValueError(f"network.modulation should say what the condition from extractor {self.extractor} does")
-        if self.extractor is None and modulation in ("spatial", "global"):
+        if self.extractor is None and isinstance(self.network, RestorerConfig) and self.network.learned_modulation:
             raise ValueError(f"extractor should name what conditions the network's {modulation} modulation")
         if self.extractor is not None and self.data.crop // self.network.scale < SMALLEST:
             raise ValueError(f"data.crop {self.data.crop} leaves less than {SMALLEST} pixels for the extractor")
