@@ -3,24 +3,25 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig, TaggerConfig, explain
-from dacesr.tensorfile import CheckpointError
-
-Shapes = Mapping[str, tuple[int, ...]]
+from dacesr.baselinefile import srvgg_config
+from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig, explain
+from dacesr.shapes import Shapes, depths_of, shape_of
+from dacesr.tensorfile import CheckpointError, TensorFile
 
 
 def _restorer_config(shapes: Shapes) -> RestorerConfig:
     """Hyper-parameters of a released restorer; the release's modulation, which has no tensors of its own."""
-    embed_dim = _shape(shapes, "conv_first.weight", 4)[0]
-    depths = _depths(shapes, r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.")
+    embed_dim = shape_of(shapes, "conv_first.weight", 4)[0]
+    depths = depths_of(shapes, r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.")
     mixer = "layers.0.residual_group.blocks.0.mixer."
-    inner_dim, state_dim = _shape(shapes, mixer + "A_log", 2)
-    rank = _shape(shapes, mixer + "dt_proj.weight", 2)[1]
+    inner_dim, state_dim = shape_of(shapes, mixer + "A_log", 2)
+    rank = shape_of(shapes, mixer + "dt_proj.weight", 2)[1]
     return RestorerConfig(
         embed_dim=embed_dim,
         depths=depths,
@@ -28,29 +29,17 @@ def _restorer_config(shapes: Shapes) -> RestorerConfig:
         group_end="1conv" if "layers.0.conv.weight" in shapes else "3conv",
         state_dim=state_dim,
         expand=inner_dim // embed_dim,
-        conv_taps=_shape(shapes, mixer + "conv1d.weight", 3)[2],
+        conv_taps=shape_of(shapes, mixer + "conv1d.weight", 3)[2],
         dt_rank="auto" if rank == math.ceil(embed_dim / 16) else rank,
         modulation="release",
     )
 
 
-def _depths(shapes: Shapes, pattern: str) -> tuple[int, ...]:
-    """Blocks in each group, from a pattern that finds the group's and the block's number."""
-    depths: dict[int, int] = {}
-    for name in shapes:
-        if place := re.match(pattern, name):
-            group, block = int(place[1]), int(place[2])
-            depths[group] = max(depths.get(group, 0), block + 1)
-    if max(depths, default=0) >= len(shapes):
-        raise ValueError(f"it has a group {max(depths)} and only {len(shapes)} tensors")
-    return tuple(depths.get(group, 1) for group in range(max(depths, default=-1) + 1))
-
-
 def _head_config(shapes: Shapes) -> dict[str, Any]:
     """The head, its width and the scale."""
     if "conv_before_upsample.0.weight" not in shapes:
-        return {"head": "pixelshuffledirect", "scale": math.isqrt(_shape(shapes, "upsample.0.weight", 4)[0] // 3)}
-    head_dim = _shape(shapes, "conv_before_upsample.0.weight", 4)[0]
+        return {"head": "pixelshuffledirect", "scale": math.isqrt(shape_of(shapes, "upsample.0.weight", 4)[0] // 3)}
+    head_dim = shape_of(shapes, "conv_before_upsample.0.weight", 4)[0]
     if "conv_hr.weight" in shapes:
         scale = 4 if "conv_up2.weight" in shapes else 2 if "conv_up1.weight" in shapes else 1
         return {"head": "nearest+conv", "head_dim": head_dim, "scale": scale}
@@ -62,38 +51,20 @@ def _head_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
-def _srvgg_config(shapes: Shapes) -> SRVGGConfig:
-    """Hyper-parameters of a compact network: body.0 and every second entry are convolutions, PReLUs between them."""
-    numbers = [int(place[1]) for name in shapes if (place := re.fullmatch(r"body\.(\d+)\.weight", name))]
-    last = max(numbers)
-    channels = _shape(shapes, f"body.{last}.weight", 4)[0]
-    scale = math.isqrt(channels // 3)
-    if 3 * scale**2 != channels:
-        raise ValueError(f"its last convolution gives {channels} channels, not three for each output pixel")
-    if "body.1.weight" not in shapes:
-        raise ValueError("it lacks body.1.weight, so its activation is not PReLU")
-    return SRVGGConfig(
-        num_feat=_shape(shapes, "body.0.weight", 4)[0],
-        num_conv=last // 2 - 1,
-        scale=scale,  # pyright: ignore[reportArgumentType]
-        activation="prelu",
-    )
-
-
 def _tagger_config(shapes: Shapes) -> TaggerConfig:
     """Hyper-parameters of a released RAM; its last stage is one window, and a picture goes through 512 pixels."""
     swin = "visual_encoder."
-    embed_dim, _, patch, _ = _shape(shapes, swin + "patch_embed.proj.weight", 4)
-    depths = _depths(shapes, r"visual_encoder\.layers\.(\d+)\.blocks\.(\d+)\.")
+    embed_dim, _, patch, _ = shape_of(shapes, swin + "patch_embed.proj.weight", 4)
+    depths = depths_of(shapes, r"visual_encoder\.layers\.(\d+)\.blocks\.(\d+)\.")
     if not depths:
         raise ValueError("it lacks the blocks of visual_encoder")
     table = "layers.{}.blocks.0.attn.relative_position_bias_table"
-    tables = [_shape(shapes, swin + table.format(stage), 2) for stage in range(len(depths))]
+    tables = [shape_of(shapes, swin + table.format(stage), 2) for stage in range(len(depths))]
     window = max((math.isqrt(rows) + 1) // 2 for rows, _ in tables)
     head = "vision_multi" if any(name.startswith("vision_multi.") for name in shapes) else "tagging_head"
     numbers = re.compile(rf"{head}\.encoder\.layer\.(\d+)\.crossattention\.")
     layers = {place[1] for name in shapes if (place := numbers.match(name))}
-    tags, label_dim = _shape(shapes, "label_embed", 2)
+    tags, label_dim = shape_of(shapes, "label_embed", 2)
     return TaggerConfig.preset(
         "ram",
         image_size=patch * window << (len(depths) - 1),
@@ -102,30 +73,30 @@ def _tagger_config(shapes: Shapes) -> TaggerConfig:
         depths=depths,
         heads=tuple(heads for _, heads in tables),
         window=window,
-        mlp_ratio=_shape(shapes, swin + "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // embed_dim,
-        width=_shape(shapes, "image_proj.weight", 2)[0],
+        mlp_ratio=shape_of(shapes, swin + "layers.0.blocks.0.mlp.fc1.weight", 2)[0] // embed_dim,
+        width=shape_of(shapes, "image_proj.weight", 2)[0],
         tags=tags,
         label_dim=label_dim,
-        head_dim=_shape(shapes, "wordvec_proj.weight", 2)[0],
+        head_dim=shape_of(shapes, "wordvec_proj.weight", 2)[0],
         head_layers=len(layers),
-        head_mlp=_shape(shapes, f"{head}.encoder.layer.0.intermediate.dense.weight", 2)[0],
+        head_mlp=shape_of(shapes, f"{head}.encoder.layer.0.intermediate.dense.weight", 2)[0],
     )
 
 
-def _shape(shapes: Shapes, name: str, ndim: int) -> tuple[int, ...]:
-    if name not in shapes:
-        raise ValueError(f"it lacks {name}")
-    if len(shapes[name]) != ndim or 0 in shapes[name]:
-        raise ValueError(f"its {name} has the shape {shapes[name]}, which should have {ndim} sides, none of them 0")
-    return shapes[name]
-
-
 class Architecture(NamedTuple):
-    """A kind of network: how it is called, and a regular expression that matches the name of one of its tensors."""
+    """A kind of network.
+
+    Attributes:
+        name: How it is called.
+        mark: Regular expression that matches the name of one of its tensors.
+        config: Reads the sizes, from our names; None where it is known by name only.
+        rename: From the names of any release to ours, without what is computed; None where they are the same.
+    """
 
     name: str
     mark: str
-    config: Callable[[Shapes], NetworkConfig | TaggerConfig] | None  # reads the sizes; None: known by name only
+    config: Callable[[Shapes], NetworkConfig | TaggerConfig] | None
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 
 
 RAM = "RAM tagger"
@@ -134,7 +105,7 @@ ARCHITECTURES = (
     Architecture("RLFN", r"block_1\.c1_r\.weight", None),
     Architecture("RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", None),
     Architecture("EDSR or SRResNet", r"body\.0\.(body\.0|conv1)\.weight", None),
-    Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", _srvgg_config),
+    Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", srvgg_config),
     Architecture("LoRA adapter", r".*\.lora_[AB](\..*)?", None),
     Architecture(RAM, r"(tagging_head|vision_multi)\..*", _tagger_config),
     Architecture("tagger", r"head\.\d+\.attn\.query\.weight", None),  # ours, whose config stands in the header
@@ -150,6 +121,14 @@ def detect(names: Iterable[str]) -> Architecture | None:
         if any(re.fullmatch(architecture.mark, name) for name in listed):
             return architecture
     return None
+
+
+def renamed(file: TensorFile) -> TensorFile:
+    """A released file with its tensors under our names; files of our own and unknown ones as they are."""
+    architecture = None if "dacesr_format" in (file.metadata or {}) else detect(file.tensors)
+    if architecture is None or architecture.rename is None:
+        return file
+    return replace(file, tensors=architecture.rename(file.tensors))
 
 
 def released_config(

@@ -1,6 +1,6 @@
 """Checkpoints of networks that upscale: recognised, loaded strictly, saved and described.
 
-Our own files say in their header what they are (`dacesr.ownfile`): kind "restorer", or "srvgg" for SRVGGNetCompact.
+Our own files say in their header what they are (`dacesr.ownfile`): kind "restorer", or one of `dacesr.nets.baselines`.
 Everything else is recognised by its tensors (`dacesr.architectures`). Taggers are read by `dacesr.taggerfile`; what
 inspects and converts files here does so for them too.
 """
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 
 from dacesr.adapterfile import adapter_weights, is_adapter
-from dacesr.architectures import detect, released_config
-from dacesr.config import NetworkConfig, RestorerConfig, SRVGGConfig, TaggerConfig
+from dacesr.architectures import detect, released_config, renamed
+from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig
 from dacesr.ncnnfile import is_ncnn, read_ncnn, weights_file
-from dacesr.nets.baselines import SRVGGNetCompact
+from dacesr.nets.baselines import BASELINES, Baseline
 from dacesr.nets.restorer import Restorer
 from dacesr.ownfile import RESERVED, article, check_fit, check_storage, own_config, own_kind, write_own
 from dacesr.taggerfile import (
@@ -47,7 +47,7 @@ __all__ = [
     "save_tagger",
 ]
 
-Network = Restorer | SRVGGNetCompact
+Network = Restorer | Baseline
 """A network that upscales: it has a `config`, takes RGB (b, 3, h, w) in [0, 1] in fp32 whatever its own precision, has
 the dtype of the input in its output, and under `.to(dtype)` keeps in fp32 what must stay so."""
 
@@ -61,7 +61,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "restorer": Kind(RestorerConfig, Restorer),
-    "srvgg": Kind(SRVGGConfig, SRVGGNetCompact),
+    **{kind: Kind(*parts) for kind, parts in BASELINES.items()},
 }
 
 
@@ -83,13 +83,13 @@ def load_restorer(source: str | os.PathLike[str] | Mapping[str, Any]) -> Network
     """
     if isinstance(source, Mapping):
         tensors, key = unwrap(source, "the state dict")
-        return _build(TensorFile(tensors, "state dict", key), "the state dict")
+        return _build(renamed(TensorFile(tensors, "state dict", key)), "the state dict")
     path = resolve(source)
     return _build(_read(path), str(path))
 
 
 def _read(path: Path) -> TensorFile:
-    return read_ncnn(path) if is_ncnn(path) else read_tensors(adapter_weights(path))
+    return read_ncnn(path) if is_ncnn(path) else renamed(read_tensors(adapter_weights(path)))
 
 
 def _build(file: TensorFile, name: str) -> Network:

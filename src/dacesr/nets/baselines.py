@@ -6,6 +6,7 @@ SRVGGNetCompact is Real-ESRGAN's fast network (arXiv 2107.10833 and its release)
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from dacesr.config import SRVGGConfig
 
-__all__ = ["SRVGGConfig", "SRVGGNetCompact"]
+__all__ = ["BASELINES", "Baseline", "SRVGGConfig", "SRVGGNetCompact"]
 
 
 class SRVGGNetCompact(nn.Module):
@@ -50,3 +51,11 @@ class SRVGGNetCompact(nn.Module):
             out = layer(out)
         residual = F.pixel_shuffle(out, self.config.scale)
         return residual.to(x.dtype) + F.interpolate(x, scale_factor=self.config.scale, mode="nearest")
+
+
+Baseline = SRVGGNetCompact
+
+BASELINES: dict[str, tuple[type[Any], type[Any]]] = {
+    "srvgg": (SRVGGConfig, SRVGGNetCompact),
+}
+"""Config and network of each kind."""

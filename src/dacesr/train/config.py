@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from dacesr.config import PRESETS, Config, NetworkConfig, RestorerConfig, SRVGGConfig, explain
+from dacesr.config import NETWORKS, PRESETS, Config, NetworkConfig, RestorerConfig, explain
 from dacesr.degradation.recipe import SPACES
 from dacesr.nets.extractor import SMALLEST
 
@@ -165,7 +165,9 @@ class RunConfig(Config):
 class RestorerTraining(RunConfig):
     """A run of `dacesr train restorer`."""
 
-    network: NetworkConfig = Field(RestorerConfig.preset("light"), description="preset and changes, or kind = srvgg")
+    network: NetworkConfig = Field(
+        RestorerConfig.preset("light"), description="preset and changes, or kind and its fields"
+    )
     extractor: str | None = Field(None, description="what conditions the network: bundled name, file or hub id")
     data: DataConfig = Field(DataConfig.model_validate({}), description="crops and their degradation")
     loss: LossConfig = Field(LossConfig.model_validate({}), description="terms and their weights")
@@ -181,14 +183,13 @@ class RestorerTraining(RunConfig):
         """A network from its table: `preset` and changes, or the fields of `kind`."""
         fields = dict(fields)
         kind, preset = fields.pop("kind", "restorer"), fields.pop("preset", None)
-        configs: dict[str, type[NetworkConfig]] = {"restorer": RestorerConfig, "srvgg": SRVGGConfig}
-        if kind not in list(configs) or preset not in [None, *PRESETS]:  # lists: any value of TOML can be looked up
+        if kind not in list(NETWORKS) or preset not in [None, *PRESETS]:  # lists: any value of TOML can be looked up
             raise ConfigError(
-                f"{file}: network.kind should be one of {', '.join(configs)} and network.preset one of "
+                f"{file}: network.kind should be one of {', '.join(NETWORKS)} and network.preset one of "
                 f"{', '.join(PRESETS)}"
             )
         try:
-            return configs[kind](**{**PRESETS.get(preset or "", {}), **fields})
+            return NETWORKS[kind](**{**PRESETS.get(preset or "", {}), **fields})
         except ValidationError as error:
             raise ConfigError(f"{file}: network.{explain(error)}") from error
 
