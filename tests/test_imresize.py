@@ -109,3 +109,25 @@ def test_nearest_equals_interpolate(inputs, outputs):
 def test_unknown_modes_and_sizes_are_told(inputs, outputs, mode):
     with pytest.raises(ValueError, match=f"from {inputs} to {outputs} pixels by '{mode}'"):
         resize_weights(inputs, outputs, mode)
+
+
+def test_lanczos_is_the_windowed_sinc_with_mirrored_edges():
+    x, scale = torch.rand(1, 1, 9, 1, dtype=torch.float64), 4
+    found = imresize(x, scale, kernel="lanczos3").flatten()
+    for place in range(9 * scale):
+        centre = (place + 0.5) / scale - 0.5
+        total = weight_sum = 0.0
+        for tap in range(-4, 14):
+            r = centre - tap
+            if abs(r) >= 3:
+                continue
+            weight = 1.0 if r == 0 else 3 * math.sin(math.pi * r) * math.sin(math.pi * r / 3) / (math.pi * r) ** 2
+            mirrored = tap if 0 <= tap < 9 else -1 - tap if tap < 0 else 17 - tap
+            total += weight * x[0, 0, mirrored, 0].item()
+            weight_sum += weight
+        assert found[place].item() == pytest.approx(total / weight_sum, abs=1e-12)
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match="cubic, lanczos3, not box"):
+        imresize(torch.zeros(1, 1, 4, 4), 2, kernel="box")  # pyright: ignore[reportArgumentType]

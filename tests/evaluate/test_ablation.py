@@ -66,7 +66,7 @@ def test_the_command_trains_measures_and_compares(tiny: Write, tmp_path: Path) -
     assert "Rate: PSNR-Y of 3 pictures" in result.stdout
     assert str(tmp_path / "out" / "ablation.md") in result.stdout
     scores = rows(tmp_path / "out" / "scores.csv")
-    assert list(scores[0]) == ["arm", "seed", "set", "space", "picture", "psnr_y", "ssim_y", "lpips"]
+    assert list(scores[0]) == ["arm", "seed", "set", "space", "picture", "psnr_y", "ssim_y"]
     assert len(scores) == 2 * 2 * 2 * 3  # arms, seeds, spaces, pictures
 
     def mean(arm: str, space: str) -> float:

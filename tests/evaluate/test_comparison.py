@@ -2,12 +2,14 @@
 
 import pytest
 
-from dacesr.evaluate.comparison import Table, as_json, as_markdown, compare, tabulate
+from dacesr.evaluate.comparison import as_json, compare, tabulate
 from dacesr.evaluate.scores import Score
+from dacesr.evaluate.tables import Table
 
 
 def measured(*values: float, lpips: float | None = None) -> list[Score]:
-    return [Score("set", "level1", str(i), value, 0.5, lpips) for i, value in enumerate(values)]
+    others = {} if lpips is None else {"lpips": lpips}
+    return [Score("set", "level1", str(i), {"psnr_y": value, **others}) for i, value in enumerate(values)]
 
 
 SCORES = {
@@ -64,11 +66,6 @@ def test_a_table_for_each_metric_that_was_measured() -> None:
     assert pixels.rows[1] == ["b", "25.000\n+0.000 [-1.000, +1.000]"]
     assert features.title == "T: LPIPS of 2 pictures"
     assert features.rows == [["a", "0.2000"], ["b", "0.1000\n-0.1000 [-0.1000, -0.1000] *"]]
-
-
-def test_markdown() -> None:
-    text = as_markdown(Table("T", ["arm", "level1"], [["a", "1\n+0"]]))
-    assert text == "## T\n\n| arm | level1 |\n|---|--:|\n| a | 1<br>+0 |"
 
 
 def test_json_holds_all_that_tables_say() -> None:

@@ -22,7 +22,9 @@ def test_scores_are_those_of_the_metrics(photos: Path) -> None:
     assert len(scores) == len(steps) == 3
     for (picture, lr, gt), score in zip(ValidationSet(photos, space="level2", seed=0), scores, strict=True):
         output = imresize(lr, 4).clamp(0, 1)
-        assert score == Score(name, "level2", picture, float(psnr(output, gt)), float(ssim(output, gt)), None)
+        assert score == Score(
+            name, "level2", picture, {"psnr_y": float(psnr(output, gt)), "ssim_y": float(ssim(output, gt))}
+        )
 
 
 def test_blocks_and_their_pictures(photos: Path) -> None:
@@ -39,16 +41,19 @@ def test_sets_are_called_as_below_the_data(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_files_bring_scores_back(tmp_path: Path) -> None:
-    scores = [Score("s", "level1", "a,b", 25.1234567, 0.75, None), Score("s", "level1", "c", 30.0, 0.5, 0.125)]
+    scores = [
+        Score("s", "level1", "a,b", {"psnr_y": 25.1234567, "ssim_y": 0.75}),
+        Score("s", "level1", "c", {"psnr_y": 30.0, "ssim_y": 0.5, "lpips": 0.125}),
+    ]
     path = tmp_path / "scores.csv"
     write_scores(path, (({"arm": "re", "seed": 0}, score) for score in scores))
     assert path.read_text().splitlines()[0] == "arm,seed,set,space,picture,psnr_y,ssim_y,lpips"
-    rounded = [scores[0]._replace(psnr_y=25.123457), scores[1]]
+    rounded = [scores[0]._replace(values={"psnr_y": 25.123457, "ssim_y": 0.75}), scores[1]]
     assert read_scores(path) == [({"arm": "re", "seed": "0"}, score) for score in rounded]
     assert read_scores(tmp_path / "none.csv") == []
 
 
-@pytest.mark.parametrize("text", ["set,space\na,b\n", "set,space,picture,psnr_y,ssim_y,lpips\na,b,c,,0.5,\n", "\xff"])
+@pytest.mark.parametrize("text", ["set,space\na,b\n", "set,space,picture,psnr_y\na,b,c,high\n", "arm\nx\n", "\xff"])
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "scores.csv"
     path.write_text(text + "\nx\n", "latin-1")

@@ -15,17 +15,16 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from dacesr.checkpoint import KINDS, load_restorer, save_restorer
 from dacesr.conditioning import Guided, find_extractor
 from dacesr.config import NetworkConfig
 from dacesr.device import choose_device
-from dacesr.evaluate.comparison import Scores, Table, as_json, as_markdown, tabulate
+from dacesr.evaluate.comparison import Scores, as_json, tabulate
 from dacesr.evaluate.config import START, Ablation, bare
 from dacesr.evaluate.scores import Judge, Score, read_scores, write_scores
+from dacesr.evaluate.tables import Table, as_markdown, show
 from dacesr.featurefile import load_lpips
 from dacesr.progress import progress_bar
 from dacesr.tensorfile import sha256_of, write_whole
@@ -187,22 +186,8 @@ def run_ablation(
     """Train, measure and compare, and show the tables on standard output; see `Ablating.run`."""
     work = Ablating(ablation, console or Console(stderr=True, highlight=False, soft_wrap=True))
     done = work.run(arms, max_minutes)
-    show(work.tables(work.scores()))
+    show(work.tables(work.scores()), NOTES)
     return done
-
-
-def show(tables: Sequence[Table]) -> None:
-    """Print tables."""
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=160)
-    for table in tables:
-        shown = RichTable(title=table.title, box=box.SIMPLE)
-        for place, name in enumerate(table.head):
-            shown.add_column(name, justify="left" if place < table.names else "right")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown, markup=False)
-    console.print(NOTES, markup=False)
 
 
 def iterations_done(folder: Path) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dacesr.evaluate.scores import Score
 from dacesr.evaluate.statistics import Interval, bootstrap
+from dacesr.evaluate.tables import Table
 
 METRICS = {"psnr_y": ("PSNR-Y", 3), "lpips": ("LPIPS", 4)}  # title and digits
 RESAMPLING = 0  # seed of the bootstrap
@@ -64,7 +65,7 @@ def _values(scores: Scores, arm: str, space: str, metric: str) -> dict[int, Tens
     """For each seed of an arm what was measured, (pictures,), in the order of the pictures' names."""
     found, names = {}, None
     for (seed, name), measured in scores.items():
-        rows = {(one.set, one.picture): getattr(one, metric) for one in measured if one.space == space}
+        rows = {(one.set, one.picture): one.values.get(metric) for one in measured if one.space == space}
         if names not in (None, sorted(rows)):
             raise ValueError(f"seed {seed} of {name} was measured on other pictures than the others")
         names = sorted(rows)
@@ -78,15 +79,6 @@ def _means(values: Mapping[int, Tensor]) -> dict[int, float]:
 
 
 # --- tables
-
-
-class Table(NamedTuple):
-    """Text in cells; the first columns hold names, the others numbers."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    names: int = 1
 
 
 def tabulate(title: str, scores: Scores, arms: Sequence[str], spaces: Sequence[str]) -> list[Table]:
@@ -112,13 +104,6 @@ def _text(cell: Cell, digits: int) -> str:
     if len(cell.difference_by_seed) > 1:
         lines.append("seeds " + ", ".join(f"{value:+.{digits}f}" for value in cell.difference_by_seed.values()))
     return "\n".join(lines)
-
-
-def as_markdown(table: Table) -> str:
-    """The table under its title."""
-    rows = [f"| {' | '.join(row)} |".replace("\n", "<br>") for row in (table.head, *table.rows)]
-    rule = "|---" * table.names + "|--:" * (len(table.head) - table.names) + "|"
-    return "\n".join([f"## {table.title}", "", rows[0], rule, *rows[1:]])
 
 
 def as_json(scores: Scores, arms: Sequence[str], spaces: Sequence[str]) -> dict[str, Any]:

@@ -15,20 +15,19 @@ from dacesr.metrics import LPIPS, lpips, psnr, ssim
 from dacesr.tensorfile import write_whole
 
 SEED = 0  # of the degradations
+PLACE = ("set", "space", "picture")  # columns that say what was measured; those of the measures follow
 
 Block = tuple[str, str]
 """A set of pictures and the degradation space it was ruined in."""
 
 
 class Score(NamedTuple):
-    """What was measured on one picture: PSNR and SSIM on Y, LPIPS where its weights were given."""
+    """What was measured on one picture: numbers by the names of the measures, without those that have none."""
 
     set: str
     space: str
     picture: str
-    psnr_y: float
-    ssim_y: float
-    lpips: float | None
+    values: Mapping[str, float]
 
     @property
     def block(self) -> Block:
@@ -96,8 +95,10 @@ class Judge:
         for name, lr, gt in self._sets[block]:
             lr, gt = lr.to(self._device), gt.to(self._device)
             output = net(lr).float().clamp(0, 1)
-            distance = None if self._lpips is None else float(lpips(output, gt, self._lpips))
-            scores.append(Score(*block, name, float(psnr(output, gt)), float(ssim(output, gt)), distance))
+            values = {"psnr_y": float(psnr(output, gt)), "ssim_y": float(ssim(output, gt))}
+            if self._lpips is not None:
+                values["lpips"] = float(lpips(output, gt, self._lpips))
+            scores.append(Score(*block, name, values))
             advance()
         return scores
 
@@ -118,11 +119,15 @@ def write_scores(path: Path, scores: Iterable[tuple[Mapping[str, object], Score]
         path: The file.
         scores: Each with the columns that come before its own, the same for all.
     """
-    rows = [{**before, **score._asdict()} for before, score in scores]
+    listed = list(scores)
+    columns = dict.fromkeys(name for before, _ in listed for name in before)
+    measures = dict.fromkeys(name for _, score in listed for name in score.values)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else Score._fields, lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns, *PLACE, *measures], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _text(value) for name, value in row.items()} for row in rows)
+    for before, score in listed:
+        place = dict(zip(PLACE, score, strict=False))
+        writer.writerow({**before, **place, **{name: f"{value:.6f}" for name, value in score.values.items()}})
     write_whole(path, text.getvalue().encode())
 
 
@@ -136,16 +141,16 @@ def read_scores(path: Path) -> list[tuple[dict[str, str], Score]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_parsed(row) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+            head, *rows = csv.reader(file)
+        first = head.index(PLACE[0])
+        if tuple(head[first : first + len(PLACE)]) != PLACE or any(len(row) != len(head) for row in rows):
+            raise ValueError("its columns are others")
+        return [_parsed(row, head, first) for row in rows]
+    except ValueError as error:
         raise ValueError(f"{path} is no table of scores: remove it to measure again") from error
 
 
-def _parsed(row: dict[str, str]) -> tuple[dict[str, str], Score]:
-    chosen, space, picture, psnr_y, ssim_y, distance = (row.pop(name) for name in Score._fields)
-    measured = float(distance) if distance else None
-    return row, Score(chosen, space, picture, float(psnr_y), float(ssim_y), measured)
-
-
-def _text(value: object) -> object:
-    return f"{value:.6f}" if isinstance(value, float) else value
+def _parsed(row: list[str], head: list[str], first: int) -> tuple[dict[str, str], Score]:
+    last = first + len(PLACE)
+    values = {name: float(text) for name, text in zip(head[last:], row[last:], strict=True) if text}
+    return dict(zip(head[:first], row[:first], strict=True)), Score(*row[first:last], values)

@@ -1,0 +1,141 @@
+"""What is compared: classical enlargement, networks, and folders of results that anything may have made."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from dacesr import Upscaler
+from dacesr.checkpoint import bundled_names, resolve
+from dacesr.crops import list_pictures
+from dacesr.engine import Precision
+from dacesr.imresize import Kernel, imresize
+from dacesr.tensorfile import sha256_of
+
+CLASSICAL: dict[str, Kernel] = {"bicubic": "cubic", "lanczos": "lanczos3"}
+DEFAULT = (*CLASSICAL, "all")
+ALL = "all"  # stands for all bundled models
+WITH_STRENGTH = re.compile(r"(?P<model>.+)@(?P<strength>\d*\.?\d+)")
+NAMED = re.compile(r"(?P<name>[\w .@+-]+)=(?P<source>.+)")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a table.
+
+    Attributes:
+        name: What it is called.
+        key: Of what decides its pictures: the weights' SHA-256, strength, precision, tiles.
+        enlarge: (b, 3, h, w) in [0, 1] -> the same, `scale` times as large; None for a folder of results.
+        folder: Of results; None for what enlarges.
+    """
+
+    name: str
+    key: str
+    enlarge: Callable[[Tensor], Tensor] | None = None
+    folder: Path | None = None
+
+    def result(self, name: str, chosen: str, version: str) -> Path:
+        """The file in the folder of results that shows a picture.
+
+        Args:
+            name: Of the picture.
+            chosen: Of the set; a subfolder of that name is looked into first, if there is one.
+            version: Of its low-resolution pictures, such as `level1`, likewise.
+
+        Raises:
+            ValueError: There is none, or more than one.
+        """
+        assert self.folder is not None
+        return find_result(self.folder, name, chosen, version)
+
+
+def find_result(folder: Path, name: str, chosen: str = "", version: str = "") -> Path:
+    """A picture's result: a file with its name, or with its name and what a program added (`_x4`, `_out`, `x4`).
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    candidates = (folder / chosen / version, folder / version, folder / chosen, folder)
+    place = next(path for path in candidates if path.is_dir() or path == folder)
+    parent, stem = (place / name).parent, Path(name).name
+    files = [path for path in list_pictures(parent) if path.parent == parent] if parent.is_dir() else []
+    same = [path for path in files if path.stem == stem]
+    found = same or [
+        path
+        for path in files
+        if re.fullmatch(re.escape(stem) + r"(x\d|[^\w]|_).*|" + re.escape(stem) + r"x\d", path.stem)
+    ]
+    if len(found) != 1:
+        listed = f"{len(found)} files ({', '.join(path.name for path in found[:3])}, ...)" if found else "no file"
+        raise ValueError(f"{place} holds {listed} for the picture {name}")
+    return found[0]
+
+
+def find_methods(
+    names: Sequence[str], *, scale: int, device: str, precision: Precision, tile: int | str
+) -> list[Method]:
+    """Methods as they are named on the command line.
+
+    Args:
+        names: `bicubic`, `lanczos`, a bundled name, file or hub id of weights, `MODEL@0.5` for a strength, NAME=FOLDER
+            for results, NAME=MODEL for another name; `all` stands for all bundled models.
+        scale: That all must have.
+        device: Of networks.
+        precision: Of networks.
+        tile: As for `Upscaler`.
+
+    Raises:
+        ValueError: A model can't be loaded or has another scale, a folder is missing, or two methods have one name.
+    """
+    wanted = [part for name in names for part in (bundled_names() if name == ALL else [name])]
+    methods = [_method(name, scale, device, precision, tile) for name in dict.fromkeys(wanted)]
+    taken = [method.name for method in methods]
+    if twice := next((name for name in taken if taken.count(name) > 1), None):
+        raise ValueError(f"two methods are called {twice}: give one another name, as in NAME={twice}")
+    return methods
+
+
+def _method(text: str, scale: int, device: str, precision: Precision, tile: int | str) -> Method:
+    if text in CLASSICAL:
+        return Method(text, text, partial(_resized, scale=scale, kernel=CLASSICAL[text]))
+    named = None if Path(text).exists() else NAMED.fullmatch(text)
+    name, source = (named["name"], named["source"]) if named else (None, text)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if named is None:
+            raise ValueError(f"{text} is a folder: say what made its pictures, as in NAME={text}")
+        return Method(named["name"], f"results in {folder.resolve()}", folder=folder)
+    return _network(name, source, scale, device, precision, tile)
+
+
+def _network(name: str | None, source: str, scale: int, device: str, precision: Precision, tile: int | str) -> Method:
+    parts = None if Path(source).exists() else WITH_STRENGTH.fullmatch(source)
+    model, strength = (parts["model"], float(parts["strength"])) if parts else (source, None)
+    up = Upscaler.load(model, device=device, precision=precision, strength=strength)
+    if up.scale != scale:
+        raise ValueError(f"{model} enlarges {up.scale} times, and the pictures are to be enlarged {scale} times")
+    up.prepare()
+    path = resolve(model)
+    weights = path.with_suffix(".bin") if path.suffix == ".param" else path
+    facts = (sha256_of(weights), up.strength, up.precision, up.device.type, tile)
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    if name is None:
+        name = _short(model, path) + (f"@{strength:g}" if strength is not None else "")
+    return Method(name, key, partial(up, tile=tile))
+
+
+def _short(model: str, path: Path) -> str:
+    """A bundled name or hub id as it is; of a file its stem, or that of its folder where it is `model.safetensors`."""
+    if os.fspath(path) != os.path.expanduser(model):
+        return model if model != "default" else path.stem
+    return path.parent.name if path.stem == "model" and path.parent.name else path.stem
+
+
+def _resized(x: Tensor, *, scale: int, kernel: Kernel) -> Tensor:
+    return imresize(x, scale, kernel=kernel).clamp(0, 1)
