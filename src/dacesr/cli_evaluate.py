@@ -1,33 +1,193 @@
-"""`dacesr evaluate`: networks measured on the same pictures, as tables."""
+"""`dacesr evaluate`: networks, and anybody's results, measured on the same pictures, as tables."""
 
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dacesr.failing import fail
 
+if TYPE_CHECKING:
+    from dacesr.evaluate.run import Outcome, Settings
+    from dacesr.evaluate.sets import BenchmarkSet
+
 evaluation = typer.Typer(help="Measure networks on the same pictures, as tables.", no_args_is_help=True)
 
+METHODS_HELP = "bicubic, lanczos, bundled names, files or hub ids of weights, MODEL@STRENGTH, NAME=FOLDER of results."
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of tables and scores.")]
+Sets = Annotated[
+    list[Path],
+    typer.Option("--set", metavar="FOLDER", help="Pictures, in any layout of docs/evaluation.md. Repeatable."),
+]
+Spaces = Annotated[
+    list[str] | None,
+    typer.Option("--space", metavar="NAME", help="Degrade sharp pictures so; those at hand, or all. Repeatable."),
+]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", metavar="NAME", help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.")
+]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Of the files that LPIPS, NIQE and DISTS need; $DACESR_DATA/metrics."),
+]
+Baseline = Annotated[str | None, typer.Option(metavar="METHOD", help="Show the differences from this one too.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first pictures of each set only.")]
+Seed = Annotated[int, typer.Option(help="Of the degradations.")]
+Scale = Annotated[int, typer.Option(min=1, max=8, help="Times that all methods enlarge.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+Tile = Annotated[int, typer.Option(min=0, help="Input pixels a side; 0: whole pictures, as in papers.")]
+Plot = Annotated[bool, typer.Option("--plot", help="Draw PSNR against LPIPS.")]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field for all arms. Repeatable.")
+]
+Arms = Annotated[list[str] | None, typer.Option("--arm", metavar="NAME", help="Only this one. Repeatable.")]
+AblationOutput = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="OUT", help="Folder; out/evaluate/NAME unless given.")
+]
+PrecisionText = Literal["auto", "fp32", "bf16", "fp16"]
 
-@evaluation.callback()
-def _group() -> None:
-    """Keeps `ablation` a command of its own while it is the only one."""
+
+# --- sets and comparisons
+
+
+@evaluation.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Sharp pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of the set.")],
+    spaces: Spaces = None,
+    seed: Seed = 0,
+    scale: Scale = 4,
+    limit: Limit = None,
+) -> None:
+    """Make a benchmark set: sharp pictures, their degraded versions, and a manifest with the hash of every file.
+
+    \b
+    dacesr evaluate prepare DIV2K_valid_HR -o sets/DIV2K
+    dacesr evaluate table1 --set sets/DIV2K
+    """
+    from dacesr.degrading import Failed
+    from dacesr.evaluate.prepare import SPACES, prepare_set
+
+    failed = False
+    with _called(output):
+        for each in prepare_set(folder, output, spaces=spaces or SPACES, seed=seed, scale=scale, limit=limit):
+            if isinstance(each, Failed):
+                failed = True
+                typer.echo(f"dacesr: {each.error}", err=True)
+    typer.echo(str(output / "manifest.json"))
+    raise typer.Exit(1 if failed else 0)
+
+
+@evaluation.command()
+def table1(
+    chosen: Sets,
+    methods: Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=METHODS_HELP)] = None,
+    spaces: Spaces = None,
+    output: Output = Path("out/evaluate"),
+    measure: Measures = None,
+    metrics: Metrics = None,
+    baseline: Baseline = None,
+    plot: Plot = False,
+    save_pictures: Annotated[bool, typer.Option("--save-pictures", help="Keep what networks made, as PNG.")] = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    scale: Scale = 4,
+    device: Device = "auto",
+    precision: Annotated[PrecisionText, typer.Option(help="Of the arithmetic.")] = "fp32",
+    tile: Tile = 0,
+) -> None:
+    """Table I: methods on sets. Without METHOD: bicubic, Lanczos, and all bundled models.
+
+    \b
+    dacesr evaluate table1 --set Set14 --space bicubic --space level2
+    dacesr evaluate table1 DVMSR.pth default@0 default@1 HAT=results/hat --set RealSR/Canon/Test/4 --baseline HAT
+    """
+    from dacesr.evaluate.methods import DEFAULT
+
+    settings = _settings(
+        output=output,
+        measures=measure,
+        metrics=metrics,
+        baseline=baseline,
+        plot=plot,
+        scale=scale,
+        device=device,
+        precision=precision,
+        tile=tile,
+        save_pictures=save_pictures,
+    )
+    with _called(output):
+        sets = _sets(chosen, spaces, seed, scale, limit)
+        _finish(_compare("table1", "Table I: methods on sets", methods or DEFAULT, sets, settings))
+
+
+@evaluation.command()
+def table3(
+    methods: Annotated[list[str], typer.Argument(metavar="METHOD...", help=METHODS_HELP)],
+    chosen: Sets,
+    output: Output = Path("out/evaluate"),
+    measure: Measures = None,
+    metrics: Metrics = None,
+    baseline: Baseline = None,
+    limit: Limit = None,
+    scale: Scale = 4,
+    device: Device = "auto",
+) -> None:
+    """Table III: results that any program has made, against one another and our models, such as those of diffusion.
+
+    \b
+    dacesr evaluate table3 SeeSR=results/seesr StableSR=results/stablesr default --set DrealSRVal_crop128
+    """
+    settings = _settings(
+        output=output, measures=measure, metrics=metrics, baseline=baseline, scale=scale, device=device
+    )
+    with _called(output):
+        sets = _sets(chosen, None, 0, scale, limit)
+        _finish(_compare("table3", "Table III: results on sets", methods, sets, settings))
+
+
+@evaluation.command()
+def folder(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of pictures.")],
+    reference: Annotated[
+        Path | None, typer.Argument(metavar="[REFERENCE]", help="Folder of what they should be; none: NIQE alone.")
+    ] = None,
+    output: Output = Path("out/evaluate"),
+    measure: Measures = None,
+    metrics: Metrics = None,
+    limit: Limit = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a folder of pictures, against references of the same names if there are some.
+
+    \b
+    dacesr evaluate folder out DIV2K_valid_HR
+    """
+    from dacesr.evaluate.methods import results_of
+    from dacesr.evaluate.run import compare_methods
+    from dacesr.evaluate.sets import pictures_of
+
+    settings = _settings(output=output, measures=measure, metrics=metrics, device=device)
+    with _called(output):
+        chosen = pictures_of(reference or results, limit=limit, reference=reference is not None)
+        title = f"{results}" + (f" against {reference}" if reference else ", without reference")
+        _finish(compare_methods("folder", title, [results_of(results)], [chosen], settings))
+
+
+# --- ablations
 
 
 @evaluation.command()
 def ablation(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; some are in configs/.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Folder; out/evaluate/NAME unless given.")
-    ] = None,
-    arm: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this one. Repeatable.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field for all arms. Repeatable.")
-    ] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")
-    ] = None,
+    output: AblationOutput = None,
+    arm: Arms = None,
+    changes: Changes = None,
+    max_minutes: Minutes = None,
 ) -> None:
     """Train variants of one config equally long from the same start, and compare them on the same pictures.
 
@@ -35,27 +195,118 @@ def ablation(
     dacesr evaluate ablation configs/ablation_light.toml -o out/ablation
     dacesr evaluate ablation configs/ablation_light.toml -o out/ablation --arm none --arm re --max-minutes 60
     """
+    _ablate(config, output, arm or (), changes or (), max_minutes)
+
+
+AblationConfig = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="TOML file of ablations.")]
+ABLATIONS = Path("configs/ablation_light.toml")
+
+
+@evaluation.command()
+def table4(
+    config: AblationConfig = ABLATIONS,
+    output: AblationOutput = None,
+    changes: Changes = None,
+    max_minutes: Minutes = None,
+) -> None:
+    """Table IV: what conditions the network: nothing, the representation (RE), the logits (LE)."""
+    _ablate(config, output, (), changes or (), max_minutes, table="Table IV")
+
+
+@evaluation.command()
+def table5(
+    config: AblationConfig = ABLATIONS,
+    output: AblationOutput = None,
+    changes: Changes = None,
+    max_minutes: Minutes = None,
+) -> None:
+    """Table V: whose representation it is: RAM's, DAPE's, REE's."""
+    _ablate(config, output, (), changes or (), max_minutes, table="Table V")
+
+
+@evaluation.command()
+def table6(
+    config: AblationConfig = ABLATIONS,
+    output: AblationOutput = None,
+    changes: Changes = None,
+    max_minutes: Minutes = None,
+) -> None:
+    """Table VI: what it does: multiply, add, or both."""
+    _ablate(config, output, (), changes or (), max_minutes, table="Table VI")
+
+
+def _ablate(
+    config: Path,
+    output: Path | None,
+    arms: Sequence[str],
+    changes: Sequence[str],
+    max_minutes: float | None,
+    table: str | None = None,
+) -> None:
     try:
         from dacesr.evaluate.ablation import run_ablation
         from dacesr.evaluate.config import load_ablation
         from dacesr.train.loop import TrainingError
     except ModuleNotFoundError as error:
         raise fail(f'training needs {error.name}: pip install "dacesr[train]"') from error
-    from dacesr.memory import keep_freed_memory
-
-    keep_freed_memory()
-    try:
-        wanted = load_ablation(config, changes or (), output)
-        done = run_ablation(wanted, arms=arm or (), max_minutes=max_minutes)
-    except ValueError as error:
-        raise fail(error) from error
-    except OSError as error:
-        raise fail(f"{output or config}: the results cannot be written: {error.strerror or error}") from error
-    except TrainingError as error:
-        typer.echo(f"dacesr: {error}", err=True)
-        raise typer.Exit(1) from error
-    for name in ("scores.csv", "ablation.md", "ablation.json"):
+    with _called(output or config):
+        try:
+            wanted = load_ablation(config, changes, output)
+            done = run_ablation(wanted, arms=arms, max_minutes=max_minutes, table=table)
+        except TrainingError as error:
+            typer.echo(f"dacesr: {error}", err=True)
+            raise typer.Exit(1) from error
+    for name in ("scores.csv", "ablation.md", "ablation.tex", "ablation.json"):
         if (wanted.output / name).exists():
             typer.echo(str(wanted.output / name))
     if not done:
         typer.echo("dacesr: not all arms are trained and measured; the same command goes on", err=True)
+
+
+# --- what they share
+
+
+@contextmanager
+def _called(output: Path) -> Iterator[None]:
+    """What is wrong with a call, in one sentence."""
+    from dacesr.memory import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        yield
+    except ValueError as error:
+        raise fail(error) from error
+    except OSError as error:
+        raise fail(f"{output}: the results cannot be written: {error.strerror or error}") from error
+
+
+def _settings(**chosen: Any) -> "Settings":
+    from dacesr.evaluate.run import Settings
+
+    if chosen.get("plot") and importlib.util.find_spec("matplotlib") is None:
+        raise fail('the plot needs matplotlib: pip install "dacesr[analysis]"')
+    return Settings(**chosen)
+
+
+def _sets(
+    folders: Sequence[Path], spaces: Sequence[str] | None, seed: int, scale: int, limit: int | None
+) -> "list[BenchmarkSet]":
+    from dacesr.evaluate.sets import find_sets
+
+    return [one for each in folders for one in find_sets(each, spaces=spaces, seed=seed, scale=scale, limit=limit)]
+
+
+def _compare(
+    name: str, title: str, methods: Sequence[str], sets: "Sequence[BenchmarkSet]", settings: "Settings"
+) -> "Outcome":
+    from dacesr.evaluate.run import compare
+
+    return compare(name, title, methods, sets, settings)
+
+
+def _finish(outcome: "Outcome") -> None:
+    """Name the files; exit code 1 where a picture could not be measured."""
+    for path in outcome.files:
+        typer.echo(str(path))
+    if outcome.failures:
+        raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
     OUT/SEED/start.safetensors   the weights from which all arms of a seed start
     OUT/SEED/ARM/                a training run, and scores.csv: what was measured of its weights
-    OUT/scores.csv, ablation.md, ablation.json   of all runs that are trained and measured
+    OUT/scores.csv, ablation.md, .tex, .json   of all runs that are trained and measured
 
 Every run keeps its own scores, so several commands may work on different arms at the same time.
 """
@@ -24,7 +24,7 @@ from dacesr.device import choose_device
 from dacesr.evaluate.comparison import Scores, as_json, tabulate
 from dacesr.evaluate.config import START, Ablation, bare
 from dacesr.evaluate.scores import Judge, Score, read_scores, write_scores
-from dacesr.evaluate.tables import Table, as_markdown, show
+from dacesr.evaluate.tables import Table, as_latex, as_markdown, show
 from dacesr.featurefile import load_lpips
 from dacesr.progress import progress_bar
 from dacesr.tensorfile import sha256_of, write_whole
@@ -169,6 +169,7 @@ class Ablating:
         write_scores(ablation.output / SCORES, rows)
         text = "\n\n".join([f"# {ablation.file.stem}", NOTES.rstrip(), *map(as_markdown, tables)])
         write_whole(ablation.output / "ablation.md", f"{text}\n".encode())
+        write_whole(ablation.output / "ablation.tex", "\n\n".join(map(as_latex, tables)).encode() + b"\n")
         facts = {
             "arms": {row[0]: dict(zip(tables[0].head[1:], row[1:], strict=True)) for row in tables[0].rows},
             "tables": {title: as_json(scores, arms, ablation.config.spaces) for title, arms in ablation.tables.items()},
@@ -181,12 +182,22 @@ def run_ablation(
     *,
     arms: Sequence[str] = (),
     max_minutes: float | None = None,
+    table: str | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Train, measure and compare, and show the tables on standard output; see `Ablating.run`."""
+    """Train, measure and compare, and show the tables on standard output; see `Ablating.run`.
+
+    Args:
+        ablation: What to do.
+        arms: As for `run`.
+        max_minutes: As for `run`.
+        table: Only the arms of this one, and only it is shown; its title up to a colon will do.
+        console: For progress; standard error unless given.
+    """
+    title = None if table is None else ablation.title(table)
     work = Ablating(ablation, console or Console(stderr=True, highlight=False, soft_wrap=True))
-    done = work.run(arms, max_minutes)
-    show(work.tables(work.scores()), NOTES)
+    done = work.run(arms if title is None else ablation.tables[title], max_minutes)
+    show([one for one in work.tables(work.scores()) if title is None or one.title.startswith(title)], NOTES)
     return done
 
 

@@ -82,6 +82,17 @@ class Ablation:
         """Arms by title of the table."""
         return self.config.tables or {"Arms": tuple(self.config.arms)}
 
+    def title(self, name: str) -> str:
+        """The title of a table from its first words, such as `Table IV` for `Table IV: condition`.
+
+        Raises:
+            ConfigError: there is no such table.
+        """
+        found = next((title for title in self.tables if title == name or title.startswith(f"{name}:")), None)
+        if found is None:
+            raise ConfigError(f"{self.file}: ablation.tables has no {name}, only {', '.join(self.tables)}")
+        return found
+
     @property
     def scale(self) -> int:
         """Of all networks."""

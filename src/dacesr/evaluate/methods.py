@@ -77,6 +77,17 @@ def find_result(folder: Path, name: str, chosen: str = "", version: str = "") ->
     return found[0]
 
 
+def results_of(folder: Path, name: str | None = None) -> Method:
+    """A folder of results as a method, called as the folder unless a name is given.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of pictures")
+    return Method(name or folder.resolve().name, f"results in {folder.resolve()}", folder=folder)
+
+
 def find_methods(
     names: Sequence[str], *, scale: int, device: str, precision: Precision, tile: int | str
 ) -> list[Method]:
@@ -110,7 +121,7 @@ def _method(text: str, scale: int, device: str, precision: Precision, tile: int 
     if folder.is_dir():
         if named is None:
             raise ValueError(f"{text} is a folder: say what made its pictures, as in NAME={text}")
-        return Method(named["name"], f"results in {folder.resolve()}", folder=folder)
+        return results_of(folder, named["name"])
     return _network(name, source, scale, device, precision, tile)
 
 

@@ -18,8 +18,8 @@ from dacesr.tensorfile import write_whole
 
 COST = "seconds_per_megapixel"
 MAIN = ("psnr_y", *LPIPS_ORDER)  # what the first table of a set shows, as in the paper; a second one has the others
-NOTES = """Means over pictures; in brackets how many of them, where a method could not do all. The best of a column is bold,
-the second underlined. Intervals hold the mean of other pictures like these with 95 % confidence (bootstrap).
+NOTES = """Means over pictures; in brackets how many of them, where a method could not do all. The best of a column is
+bold, the second underlined. Intervals hold the mean of other pictures like these with 95 % confidence (bootstrap).
 """
 
 

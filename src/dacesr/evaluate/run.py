@@ -1,0 +1,139 @@
+"""A comparison from its names to its files: what `dacesr evaluate table1`, `table3` and `folder` have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from dacesr.device import find_device
+from dacesr.engine import Precision
+from dacesr.evaluate.benchmark import Benchmark
+from dacesr.evaluate.measures import Measure, load_measures, metrics_folder
+from dacesr.evaluate.methods import Method, find_methods
+from dacesr.evaluate.results import (
+    NOTES,
+    difference_tables,
+    interval_tables,
+    summarise,
+    tables,
+    write_report,
+)
+from dacesr.evaluate.sets import BenchmarkSet, find_sets
+from dacesr.evaluate.tables import show
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How methods are measured and where results go.
+
+    Attributes:
+        output: Folder of results.
+        measures: Names; None for the usual ones.
+        metrics: Folder of the files that measures need; None for that in `$DACESR_DATA`.
+        baseline: Method from which differences are shown; None for none.
+        plot: Draw PSNR against LPIPS.
+        scale: Of all methods.
+        device: Of networks and measures.
+        precision: Of networks.
+        tile: As for `Upscaler`; 0, the whole picture, is what is done in papers.
+        save_pictures: Keep what networks made.
+    """
+
+    output: Path
+    measures: Sequence[str] | None = None
+    metrics: Path | None = None
+    baseline: str | None = None
+    plot: bool = False
+    scale: int = 4
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    tile: int | str = 0
+    save_pictures: bool = False
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The files that were written, and a sentence for each picture that could not be measured."""
+
+    files: list[Path]
+    failures: list[str]
+
+
+def compare(name: str, title: str, methods: Sequence[str], sets: Sequence[BenchmarkSet], settings: Settings) -> Outcome:
+    """Measure methods, as they are named on the command line (`find_methods`), on sets; see `compare_methods`.
+
+    Raises:
+        ValueError: See there, and `find_methods`.
+        OSError: A file can't be written.
+    """
+    found = find_methods(
+        methods, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
+    )
+    return compare_methods(name, title, found, sets, settings)
+
+
+def compare_methods(
+    name: str, title: str, methods: Sequence[Method], sets: Sequence[BenchmarkSet], settings: Settings
+) -> Outcome:
+    """Measure methods on sets, show the tables on standard output, and write them into the folder of results.
+
+    Args:
+        name: Of the files: NAME.md, .tex, .csv, .json and .png.
+        title: Of the tables.
+        methods: Their rows.
+        sets: What they are measured on.
+        settings: How.
+
+    Raises:
+        ValueError: A name, a file or a folder is not what it should be; the sentence says which.
+        OSError: A file can't be written.
+    """
+    if settings.baseline is not None and settings.baseline not in [method.name for method in methods]:
+        listed = ", ".join(method.name for method in methods)
+        raise ValueError(f"the baseline {settings.baseline} is none of the methods {listed}")
+    if twice := {one for one in _labels(sets) if _labels(sets).count(one) > 1}:
+        raise ValueError(f"two sets are called {sorted(twice)[0]}: rename a folder")
+    device = find_device(settings.device)
+    measures, missing = load_measures(
+        settings.measures, metrics_folder(settings.metrics), scale=settings.scale, device=device
+    )
+    for sentence in missing:
+        settings.console.print(f"dacesr: {sentence}", markup=False)
+    benchmark = Benchmark(
+        methods=methods,
+        sets=sets,
+        measures=measures,
+        output=settings.output,
+        device=device,
+        console=settings.console,
+        save_pictures=settings.save_pictures,
+    )
+    results = benchmark.run()
+    means = summarise(results, measures)
+    if not means:
+        raise ValueError("nothing could be measured" + (f": {benchmark.failures[0]}" if benchmark.failures else ""))
+    shown = tables(means, measures)
+    if settings.baseline is not None:
+        shown += difference_tables(results, measures, settings.baseline)
+    show(shown, NOTES)
+    files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means)
+    if settings.plot:
+        files.append(_plot(settings.output / f"{name}.png", means, measures))
+    return Outcome(files, benchmark.failures)
+
+
+def _labels(sets: Sequence[BenchmarkSet]) -> list[str]:
+    return [f"{one.name} {one.version}" for one in sets]
+
+
+def _plot(path: Path, means: Sequence, measures: dict[str, Measure]) -> Path:
+    from dacesr.analysis.plots import save
+    from dacesr.evaluate.plots import plane
+
+    save(plane(means, measures), path)
+    return path
+
+
+__all__ = ["Outcome", "Settings", "compare", "compare_methods", "find_sets"]
