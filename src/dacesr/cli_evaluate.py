@@ -70,11 +70,11 @@ def prepare(
     dacesr evaluate table1 --set sets/DIV2K
     """
     from dacesr.degrading import Failed
-    from dacesr.evaluate.prepare import SPACES, prepare_set
+    from dacesr.evaluate.prepare import LEVELS, prepare_set
 
     failed = False
     with _called(output):
-        for each in prepare_set(folder, output, spaces=spaces or SPACES, seed=seed, scale=scale, limit=limit):
+        for each in prepare_set(folder, output, spaces=spaces or LEVELS, seed=seed, scale=scale, limit=limit):
             if isinstance(each, Failed):
                 failed = True
                 typer.echo(f"dacesr: {each.error}", err=True)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dacesr import __version__
 from dacesr.degradation import recipe
 from dacesr.encoding import replacing, unwritable
@@ -15,6 +17,7 @@ from dacesr.image import read, write
 from dacesr.jobs import EXTENSIONS, STREAM, Job, JobError, plan_jobs
 from dacesr.picture import MAX_PIXELS
 from dacesr.sources import sample_generator
+from dacesr.tensorfile import sha256_of
 
 PARAMETERS = "parameters.json"
 
@@ -85,18 +88,16 @@ class Degrader:
         assert job.source
         assert job.target
         image = read(job.source, max_pixels=self._max_pixels)
-        height, width = (side // self._scale * self._scale for side in image.shape[-2:])
-        if min(height, width) == 0:
-            raise ImageError(f"{job.name} has {min(image.shape[-2:])} pixels a side, less than the scale {self._scale}")
         name = (job.target.relative_to(output).parent / job.source.stem).as_posix()
-        generator = sample_generator(self._seed, _number(name))
-        small, (degradation,) = recipe.degrade(image[..., :height, :width], self._space, generator, self._scale)
+        sharp = cropped(image, self._scale, job.name)
+        small, degradation = degraded(sharp, name, space=self._space, seed=self._seed, scale=self._scale)
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"the folder {job.target.parent} cannot be made: {error.strerror}") from error
         write(job.target, small)
-        return Made(name, job.target, (width, height), (small.shape[-1], small.shape[-2]), degradation)
+        before, after = ((x.shape[-1], x.shape[-2]) for x in (sharp, small))
+        return Made(name, job.target, before, after, degradation)
 
     def save_parameters(self, made: Iterable[Made], output: Path) -> None:
         """Write `parameters.json`: the call, and for every picture its steps, DASR's vector and the file's sha256.
@@ -112,6 +113,41 @@ class Degrader:
                 file.write((json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
             raise unwritable(output / PARAMETERS, error) from error
+
+
+def cropped(image: Tensor, scale: int, name: str) -> Tensor:
+    """A picture (1, 3, h, w) without the last rows and columns that the scale does not divide.
+
+    Raises:
+        ImageError: Nothing is left; the sentence names the picture.
+    """
+    height, width = (side // scale * scale for side in image.shape[-2:])
+    if min(height, width) == 0:
+        raise ImageError(f"{name} has {min(image.shape[-2:])} pixels a side, less than the scale {scale}")
+    return image[..., :height, :width]
+
+
+def degraded(sharp: Tensor, name: str, *, space: str, seed: int, scale: int) -> tuple[Tensor, recipe.Degradation]:
+    """A picture of a test set, degraded as its name and the seed decide.
+
+    Args:
+        sharp: (1, 3, h, w) in [0, 1], sides that the scale divides.
+        name: Of the picture within the set, without ending.
+        space: A name of `degradation.recipe.SPACES`.
+        seed: Any integer.
+        scale: How many times smaller the result is.
+
+    Returns:
+        (1, 3, h / scale, w / scale) of 8-bit values, and what was drawn.
+    """
+    small, (drawn,) = recipe.degrade(sharp, space, sample_generator(seed, _number(name)), scale)
+    return small, drawn
+
+
+def described(drawn: recipe.Degradation) -> dict[str, Any]:
+    """What was drawn, for JSON: level, steps, DASR's vector."""
+    steps = [{"step": type(step).__name__.lower(), **asdict(step)} for step in drawn.steps]
+    return {"level": drawn.level, "steps": steps, "vector": drawn.vector}
 
 
 def plan(
@@ -147,12 +183,9 @@ def _number(name: str) -> int:
 
 
 def _record(made: Made, output: Path) -> dict[str, Any]:
-    drawn = made.degradation
     return {
         "name": made.name,
         "file": made.target.relative_to(output).as_posix(),
-        "sha256": hashlib.sha256(made.target.read_bytes()).hexdigest(),
-        "level": drawn.level,
-        "steps": [{"step": type(step).__name__.lower(), **asdict(step)} for step in drawn.steps],
-        "vector": drawn.vector,
+        "sha256": sha256_of(made.target),
+        **described(made.degradation),
     }

@@ -68,7 +68,7 @@ def summarise(results: Sequence[Result], measures: Mapping[str, Measure]) -> lis
 
 
 def _interval(values: Sequence[float]) -> Interval:
-    return bootstrap(torch.tensor(values), generator=torch.Generator().manual_seed(RESAMPLING))
+    return bootstrap(torch.tensor(values, dtype=torch.float64), generator=torch.Generator().manual_seed(RESAMPLING))
 
 
 def _distinct(means: Sequence[Mean], field: str) -> list[str]:
