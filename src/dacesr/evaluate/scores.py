@@ -153,4 +153,5 @@ def read_scores(path: Path) -> list[tuple[dict[str, str], Score]]:
 def _parsed(row: list[str], head: list[str], first: int) -> tuple[dict[str, str], Score]:
     last = first + len(PLACE)
     values = {name: float(text) for name, text in zip(head[last:], row[last:], strict=True) if text}
-    return dict(zip(head[:first], row[:first], strict=True)), Score(*row[first:last], values)
+    chosen, space, picture = row[first:last]
+    return dict(zip(head[:first], row[:first], strict=True)), Score(chosen, space, picture, values)
