@@ -1,0 +1,156 @@
+"""How long networks take for a picture and how much memory, measured side by side in one run.
+
+python -m dacesr.evaluate.costs KIND CONFIG SIDE DTYPE THREADS   is the process in which memory is measured
+"""
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from dacesr.checkpoint import KINDS, Network
+from dacesr.config import NETWORKS, NetworkConfig
+from dacesr.device import choose_precision
+from dacesr.engine import DTYPES, Precision
+from dacesr.memory import keep_freed_memory
+from dacesr.progress import progress_bar
+
+STATUS = Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")  # takes "5" for: forget the greatest size so far
+WARM_UP = 32  # side of the picture that a network sees before its memory is measured
+
+
+class Cost(NamedTuple):
+    """What one picture takes.
+
+    Attributes:
+        seconds: Median over the rounds.
+        rounds: Seconds of each round.
+        peak_bytes: Of memory, beyond what the process or device held with the network loaded; None where the system
+            does not tell.
+    """
+
+    seconds: float
+    rounds: tuple[float, ...]
+    peak_bytes: int | None
+
+
+def measure(
+    networks: Mapping[str, NetworkConfig],
+    *,
+    side: int = 256,
+    device: torch.device,
+    precision: Precision = "fp32",
+    rounds: int = 5,
+    console: Console,
+) -> dict[str, Cost]:
+    """Time networks in turns, with random weights, so that whatever else the machine does meets all of them alike.
+
+    The first round only warms up. On the CPU memory is that of a process of its own for each network, on as many
+    threads: the greatest resident size during one picture, less the size with the network loaded and warmed up on a
+    small one. On CUDA it is what PyTorch allocated at most, less what it held before.
+
+    Args:
+        networks: Configs by name.
+        side: Of the input, in pixels.
+        device: Where they run.
+        precision: In which they run.
+        rounds: How often each is timed.
+        console: For progress.
+
+    Raises:
+        RuntimeError: There is too little memory.
+    """
+    chosen = choose_precision(device) if precision == "auto" else precision
+    dtype = DTYPES[chosen]
+    x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    peaks: dict[str, int | None] = {}
+    with progress_bar(console) as progress:
+        bar = progress.add_task("memory", total=len(networks) * (rounds + 2))
+        for name, config in networks.items():
+            peaks[name] = _peak(config, x, dtype)
+            progress.advance(bar)
+        nets = {name: _made(config, device, dtype) for name, config in networks.items()}
+        for number in range(rounds + 1):
+            progress.update(bar, description=f"round {number} of {rounds}")
+            for name, net in nets.items():
+                seconds = _timed(net, x)
+                times[name] += [seconds] if number else []
+                progress.advance(bar)
+    return {name: Cost(statistics.median(each), tuple(each), peaks[name]) for name, each in times.items()}
+
+
+def _made(config: NetworkConfig, device: torch.device, dtype: torch.dtype) -> Network:
+    torch.manual_seed(0)
+    return KINDS[config.kind].network(config).eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+@torch.inference_mode()
+def _timed(net: Network, x: torch.Tensor) -> float:
+    _wait(x.device)
+    start = time.perf_counter()
+    net(x)
+    _wait(x.device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# --- memory
+
+
+def _peak(config: NetworkConfig, x: torch.Tensor, dtype: torch.dtype) -> int | None:
+    if x.device.type == "cuda":
+        return _peak_on_cuda(_made(config, x.device, dtype), x)
+    if x.device.type != "cpu" or not STATUS.exists():
+        return None
+    arguments = (config.kind, config.model_dump_json(), x.shape[-1], str(dtype).removeprefix("torch."))
+    command = [sys.executable, "-m", "dacesr.evaluate.costs", *map(str, arguments), str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"code {done.returncode}"]
+        raise RuntimeError(f"the memory of a {config.kind} cannot be measured: {last[0]}")
+    return int(done.stdout.split()[-1])
+
+
+@torch.inference_mode()
+def _peak_on_cuda(net: Network, x: torch.Tensor) -> int:
+    net(x[..., :WARM_UP, :WARM_UP])
+    torch.cuda.reset_peak_memory_stats(x.device)
+    before = torch.cuda.memory_allocated(x.device)
+    net(x)
+    return torch.cuda.max_memory_allocated(x.device) - before
+
+
+@torch.inference_mode()
+def _report_peak(kind: str, config: str, side: str, dtype: str, threads: str) -> None:
+    keep_freed_memory()  # as the command line does
+    torch.set_num_threads(int(threads))
+    net = _made(NETWORKS[kind].model_validate_json(config), torch.device("cpu"), getattr(torch, dtype))
+    x = torch.rand(1, 3, int(side), int(side))
+    net(x[..., :WARM_UP, :WARM_UP])
+    RESET.write_text("5")
+    before = _resident("VmRSS")
+    net(x)
+    print(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    """A size of this process in bytes."""
+    found: Any = re.search(rf"^{field}:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) << 10
+
+
+if __name__ == "__main__":
+    _report_peak(*sys.argv[1:])
