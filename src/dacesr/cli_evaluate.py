@@ -126,6 +126,39 @@ def table1(
 
 
 @evaluation.command()
+def table2(
+    networks: Annotated[
+        list[str] | None, typer.Argument(metavar="[NETWORK]...", help="light, base, srresnet, rrdb, ..., or weights.")
+    ] = None,
+    side: Annotated[int, typer.Option(min=8, help="Of the input, in pixels.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each network is timed, in turns.")] = 5,
+    timed: Annotated[bool, typer.Option("--time/--no-time", help="Measure seconds and memory.")] = True,
+    chosen: Annotated[
+        list[Path] | None, typer.Option("--set", metavar="FOLDER", help="Measure weights on this too. Repeatable.")
+    ] = None,
+    spaces: Spaces = None,
+    output: Output = Path("out/evaluate"),
+    metrics: Metrics = None,
+    limit: Limit = None,
+    device: Device = "auto",
+    precision: Annotated[PrecisionText, typer.Option(help="Of the arithmetic.")] = "fp32",
+) -> None:
+    """Table II: parameters, multiply-adds, time and peak memory of networks, side by side in one run.
+
+    \b
+    dacesr evaluate table2
+    dacesr evaluate table2 rrdb swinir base --side 128 --rounds 3
+    dacesr evaluate table2 base RealESRGAN_x4plus.pth --set Set14
+    """
+    from dacesr.evaluate.networks import table2 as compare_networks
+
+    settings = _settings(output=output, metrics=metrics, device=device, precision=precision)
+    with _called(output):
+        sets = _sets(chosen or [], spaces, 0, 4, limit)
+        _finish(compare_networks(networks, sets, settings, side=side, rounds=rounds, timed=timed))
+
+
+@evaluation.command()
 def table3(
     methods: Annotated[list[str], typer.Argument(metavar="METHOD...", help=METHODS_HELP)],
     chosen: Sets,

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from weights_by_name import fill
 
 from dacesr.checkpoint import load_restorer
-from dacesr.nets import mamba, restorer
-from dacesr.nets.restorer import HEADS, Restorer, RestorerConfig
+from dacesr.nets import heads, mamba
+from dacesr.nets.heads import HEADS
+from dacesr.nets.restorer import Restorer, RestorerConfig
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DATA = os.environ.get("DACESR_DATA")
@@ -260,6 +261,6 @@ def test_the_head_in_strips_equals_the_whole(monkeypatch, head, scale):
     x = torch.rand(2, 3, 23, 9)
     whole = net(x).detach()  # gradients are on, so it is done at once
     for strip in (1, 45, 99):
-        monkeypatch.setattr(restorer, "STRIP", strip)
+        monkeypatch.setattr(heads, "STRIP", strip)
         with torch.no_grad():
             torch.testing.assert_close(net(x), whole, rtol=1e-5, atol=1e-5)

@@ -3,6 +3,7 @@
 python -m dacesr.evaluate.costs KIND CONFIG SIDE DTYPE THREADS   is the process in which memory is measured
 """
 
+import os
 import re
 import statistics
 import subprocess
@@ -19,11 +20,11 @@ from dacesr.checkpoint import KINDS, Network
 from dacesr.config import NETWORKS, NetworkConfig
 from dacesr.device import choose_precision
 from dacesr.engine import DTYPES, Precision
-from dacesr.memory import keep_freed_memory
 from dacesr.progress import progress_bar
 
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")  # takes "5" for: forget the greatest size so far
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc: what is freed goes back
 WARM_UP = 32  # side of the picture that a network sees before its memory is measured
 
 
@@ -117,7 +118,7 @@ def _peak(config: NetworkConfig, x: torch.Tensor, dtype: torch.dtype) -> int | N
         return None
     arguments = (config.kind, config.model_dump_json(), x.shape[-1], str(dtype).removeprefix("torch."))
     command = [sys.executable, "-m", "dacesr.evaluate.costs", *map(str, arguments), str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **RETURNING})
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"code {done.returncode}"]
         raise RuntimeError(f"the memory of a {config.kind} cannot be measured: {last[0]}")
@@ -135,7 +136,6 @@ def _peak_on_cuda(net: Network, x: torch.Tensor) -> int:
 
 @torch.inference_mode()
 def _report_peak(kind: str, config: str, side: str, dtype: str, threads: str) -> None:
-    keep_freed_memory()  # as the command line does
     torch.set_num_threads(int(threads))
     net = _made(NETWORKS[kind].model_validate_json(config), torch.device("cpu"), getattr(torch, dtype))
     x = torch.rand(1, 3, int(side), int(side))

@@ -8,18 +8,11 @@ from rich.console import Console
 
 from dacesr.device import find_device
 from dacesr.engine import Precision
-from dacesr.evaluate.benchmark import Benchmark
+from dacesr.evaluate.benchmark import Benchmark, Result
 from dacesr.evaluate.measures import Measure, load_measures, metrics_folder
 from dacesr.evaluate.methods import Method, find_methods
-from dacesr.evaluate.results import (
-    NOTES,
-    difference_tables,
-    interval_tables,
-    summarise,
-    tables,
-    write_report,
-)
-from dacesr.evaluate.sets import BenchmarkSet, find_sets
+from dacesr.evaluate.results import NOTES, Mean, difference_tables, interval_tables, summarise, tables, write_report
+from dacesr.evaluate.sets import BenchmarkSet
 from dacesr.evaluate.tables import show
 
 
@@ -95,6 +88,29 @@ def compare_methods(
         raise ValueError(f"the baseline {settings.baseline} is none of the methods {listed}")
     if twice := {one for one in _labels(sets) if _labels(sets).count(one) > 1}:
         raise ValueError(f"two sets are called {sorted(twice)[0]}: rename a folder")
+    results, measures, failures = measure_methods(methods, sets, settings)
+    means = summarise(results, measures)
+    if not means:
+        raise ValueError("nothing could be measured" + (f": {failures[0]}" if failures else ""))
+    shown = tables(means, measures)
+    if settings.baseline is not None:
+        shown += difference_tables(results, measures, settings.baseline)
+    show(shown, NOTES)
+    files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means)
+    if settings.plot:
+        files.append(_plot(settings.output / f"{name}.png", means, measures))
+    return Outcome(files, failures)
+
+
+def measure_methods(
+    methods: Sequence[Method], sets: Sequence[BenchmarkSet], settings: Settings
+) -> tuple[list[Result], dict[str, Measure], list[str]]:
+    """Scores of methods on sets, the measures they have, and a sentence for each picture that has none.
+
+    Raises:
+        ValueError: See `load_measures`, or a file of scores is damaged.
+        OSError: A file can't be written.
+    """
     device = find_device(settings.device)
     measures, missing = load_measures(
         settings.measures, metrics_folder(settings.metrics), scale=settings.scale, device=device
@@ -110,30 +126,16 @@ def compare_methods(
         console=settings.console,
         save_pictures=settings.save_pictures,
     )
-    results = benchmark.run()
-    means = summarise(results, measures)
-    if not means:
-        raise ValueError("nothing could be measured" + (f": {benchmark.failures[0]}" if benchmark.failures else ""))
-    shown = tables(means, measures)
-    if settings.baseline is not None:
-        shown += difference_tables(results, measures, settings.baseline)
-    show(shown, NOTES)
-    files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means)
-    if settings.plot:
-        files.append(_plot(settings.output / f"{name}.png", means, measures))
-    return Outcome(files, benchmark.failures)
+    return benchmark.run(), measures, benchmark.failures
 
 
 def _labels(sets: Sequence[BenchmarkSet]) -> list[str]:
     return [f"{one.name} {one.version}" for one in sets]
 
 
-def _plot(path: Path, means: Sequence, measures: dict[str, Measure]) -> Path:
+def _plot(path: Path, means: Sequence[Mean], measures: dict[str, Measure]) -> Path:
     from dacesr.analysis.plots import save
     from dacesr.evaluate.plots import plane
 
     save(plane(means, measures), path)
     return path
-
-
-__all__ = ["Outcome", "Settings", "compare", "compare_methods", "find_sets"]

@@ -10,7 +10,7 @@ and the output has the dtype of the input. The network brings its tensors into c
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import cycle
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dacesr.config import RestorerConfig
+from dacesr.nets.heads import HEADS, conv3x3, in_strips
+from dacesr.nets.inputs import check_image
 from dacesr.nets.mamba import (
     ORDERS,
     RSSB,
@@ -32,58 +34,7 @@ from dacesr.nets.mamba import (
 )
 from dacesr.nets.modulation import MODULATIONS, WHOLE, Affine, Window
 
-__all__ = ["HEADS", "Restorer", "RestorerConfig"]
-
-Layers = dict[str, nn.Module]
-
-
-def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-def _conv_before_upsample(config: RestorerConfig) -> nn.Sequential:
-    return nn.Sequential(_conv3x3(config.embed_dim, config.head_dim), nn.LeakyReLU(0.01, inplace=True))
-
-
-def _pixelshuffle(config: RestorerConfig) -> Layers:
-    """Steps of x2 (or one of x3) on `head_dim` channels, then RGB."""
-    width = config.head_dim
-    steps = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}[config.scale]
-    upsample = [layer for step in steps for layer in (_conv3x3(width, step**2 * width), nn.PixelShuffle(step))]
-    return {
-        "conv_before_upsample": _conv_before_upsample(config),
-        "upsample": nn.Sequential(*upsample),
-        "conv_last": _conv3x3(width, 3),
-    }
-
-
-def _pixelshuffledirect(config: RestorerConfig) -> Layers:
-    """One convolution to RGB for every output pixel."""
-    return {
-        "upsample": nn.Sequential(_conv3x3(config.embed_dim, 3 * config.scale**2), nn.PixelShuffle(config.scale)),
-    }
-
-
-def _nearest_conv(config: RestorerConfig) -> Layers:
-    """Steps of x2 (or one of x3) by repeating pixels, a convolution after each."""
-    width = config.head_dim
-    layers: Layers = {"conv_before_upsample": _conv_before_upsample(config)}
-    for number, step in enumerate({1: (), 2: (2,), 3: (3,), 4: (2, 2)}[config.scale], start=1):
-        layers[f"repeat{number}"] = nn.Upsample(scale_factor=step, mode="nearest")
-        layers[f"conv_up{number}"] = _conv3x3(width, width)
-        layers[f"act_up{number}"] = nn.LeakyReLU(0.2, inplace=True)
-    layers |= {"conv_hr": _conv3x3(width, width), "act_hr": nn.LeakyReLU(0.2, inplace=True)}
-    return layers | {"conv_last": _conv3x3(width, 3)}
-
-
-STRIP = 1 << 15  # input pixels that the head takes at a time where no gradient is wanted
-HALO = 4  # rows around a strip that its convolutions look at: below 3 in every head
-
-HEADS: dict[str, Callable[[RestorerConfig], Layers]] = {
-    "pixelshuffle": _pixelshuffle,
-    "pixelshuffledirect": _pixelshuffledirect,
-    "nearest+conv": _nearest_conv,
-}
+__all__ = ["Restorer", "RestorerConfig"]
 
 
 def _group(config: RestorerConfig, depth: int, orders: Iterator[Order]) -> RSSB:
@@ -115,7 +66,7 @@ class Restorer(AtLeastFloat32):
         super().__init__()
         self.config = config
         self.register_buffer("mean", torch.tensor(config.rgb_mean).view(1, 3, 1, 1), persistent=False)
-        self.conv_first = _conv3x3(3, config.embed_dim)
+        self.conv_first = conv3x3(3, config.embed_dim)
         self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(config.embed_dim)))
         orders = cycle(ORDERS[config.scan_order])
         self.layers = nn.ModuleList([_group(config, depth, orders) for depth in config.depths])
@@ -144,7 +95,7 @@ class Restorer(AtLeastFloat32):
             ValueError: `x` isn't (b, 3, h, w) of at least 1x1, the condition doesn't fit the config (no modulation, or
                 a learned one and no condition), or the window isn't a part of the picture.
         """
-        _check_image(x)
+        check_image(x)
         height, width = x.shape[-2:]
         affines = self._affines(x, condition, window)
         centred = x.to(self.mean.dtype) - self.mean
@@ -155,25 +106,10 @@ class Restorer(AtLeastFloat32):
             if affines is not None:
                 tokens = next(affines)(tokens)
         out = self.conv_after_body(to_image(self.norm_f(tokens), height, width)) + features
-        out = self._upsample(out)
+        out = in_strips(self._head, out, self.config.scale)
         if self.config.image_skip == "bilinear":
             out = out + F.interpolate(centred, scale_factor=self.config.scale, mode="bilinear")
         return (out + self.mean).to(x.dtype)
-
-    def _upsample(self, features: Tensor) -> Tensor:
-        """The head; without gradients in strips of rows, which gives the same and keeps its wide maps small."""
-        height, width = features.shape[-2:]
-        rows = height
-        if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
-            rows = max(HALO, STRIP // width)
-        if height <= rows:
-            return self._head(features)
-        scale, strips = self.config.scale, []
-        for top in range(0, height, rows):
-            first, end = max(0, top - HALO), min(height, top + rows)
-            strip = self._head(features[:, :, first : end + HALO])
-            strips.append(strip[:, :, (top - first) * scale : (end - first) * scale])
-        return torch.cat(strips, dim=2)
 
     def _head(self, out: Tensor) -> Tensor:
         for name in self.head_layers:
@@ -195,11 +131,6 @@ class Restorer(AtLeastFloat32):
         place = place[None] if place.ndim == 1 else place
         _check_window(place, x.shape[0])
         return self.modulation(condition.to(x.device), *x.shape[-2:], place)
-
-
-def _check_image(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1:
-        raise ValueError(f"the input must be (b, 3, h, w) with no empty side, not {tuple(x.shape)}")
 
 
 def _check_condition(condition: Tensor, batch: int, dim: int) -> None:

@@ -26,7 +26,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.bias = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias, std=0.02)
-        self.register_buffer("places", _relative_places(window), persistent=False)
+        self.register_buffer("places", relative_places(window), persistent=False)
 
     def forward(self, x: Tensor, apart: Tensor | None) -> Tensor:
         """(b * g, s * s, c) -> the same; `apart` (g, s * s, s * s) is true where two tokens must not see each other."""
@@ -180,7 +180,7 @@ def _halvings(dim: int, times: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _relative_places(s: int) -> Tensor:
+def relative_places(s: int) -> Tensor:
     """(s * s, s * s): the row of the bias table for a query and a key, by how far down and right the query is."""
     y, x = torch.meshgrid(torch.arange(s), torch.arange(s), indexing="ij")
     down = y.flatten()[:, None] - y.flatten() + s - 1

@@ -1,0 +1,218 @@
+"""Table II: what networks cost, measured side by side, and how good those are that have weights."""
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dacesr.checkpoint import describe
+from dacesr.config import NETWORKS, PRESETS, NetworkConfig, RestorerConfig, TaggerConfig
+from dacesr.device import find_device
+from dacesr.evaluate.complexity import Complexity, count
+from dacesr.evaluate.costs import Cost, measure
+from dacesr.evaluate.methods import find_methods
+from dacesr.evaluate.results import MAIN, Mean, summarise
+from dacesr.evaluate.run import Outcome, Settings, measure_methods
+from dacesr.evaluate.sets import BenchmarkSet
+from dacesr.evaluate.tables import Cell, Table, as_latex, as_markdown, ranks, show
+from dacesr.tensorfile import write_whole
+
+DEFAULT = ("srresnet", "edsr", "swinir", "rrdb", "dasr", "kdsr", "hat", "rlfn", "srvgg", "light", "base")
+OURS = "base"  # what the others' time and memory are compared with
+NOTES = """Multiply-adds of convolutions, matrix products and attention; those of the selective scan stand apart, as the
+paper leaves them out. Time and memory are of random weights, in turns, in one run; see docs/evaluation.md.
+"""
+
+
+class Published(NamedTuple):
+    """A row of the paper's Table II: millions of parameters, GMAC at 256 x 256, milliseconds on a V100."""
+
+    parameters: float
+    gmacs: float
+    milliseconds: float
+
+
+PAPER = {
+    "srresnet": Published(1.52, 166, 113),
+    "edsr": Published(1.52, 130, 105),
+    "swinir": Published(11.72, 539, 1719),
+    "rrdb": Published(16.70, 1176, 460),
+    "dasr": Published(8.07, 184, 142),
+    "kdsr": Published(18.85, 867, 217),
+    "base": Published(3.65, 266, 232),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network, what it costs, and what it reaches.
+
+    Attributes:
+        name: Preset, kind, or weights file.
+        complexity: Parameters and multiply-adds.
+        cost: Seconds and memory of one picture.
+        published: What the paper says of it, if it does.
+    """
+
+    name: str
+    complexity: Complexity
+    cost: Cost | None
+    published: Published | None
+
+
+def find_networks(names: Sequence[str]) -> dict[str, NetworkConfig]:
+    """Configs by name: a preset of ours, a kind of network at its published size, or that of a weights file.
+
+    Raises:
+        ValueError: There is neither a network nor a file of that name.
+    """
+    return {name: _config(name) for name in dict.fromkeys(names)}
+
+
+def _config(name: str) -> NetworkConfig:
+    if name in PRESETS:
+        return RestorerConfig.model_validate(PRESETS[name])
+    if name in NETWORKS and name != "restorer":
+        return NETWORKS[name].model_validate({})
+    if not Path(name).exists() and "/" not in name and "." not in name:
+        known = [*PRESETS, *(kind for kind in NETWORKS if kind != "restorer")]
+        try:
+            config = describe(name).config
+        except ValueError as error:
+            raise ValueError(f"{name} is neither a network ({', '.join(known)}) nor weights") from error
+    else:
+        config = describe(name).config
+    if config is None or isinstance(config, TaggerConfig):
+        raise ValueError(f"{name} holds no network that upscales")
+    return config
+
+
+def table2(
+    names: Sequence[str] | None,
+    sets: Sequence[BenchmarkSet],
+    settings: Settings,
+    *,
+    side: int,
+    rounds: int,
+    timed: bool,
+) -> Outcome:
+    """Measure networks side by side, show the table on standard output, and write it into the folder of results.
+
+    Args:
+        names: As for `find_networks`; None for `DEFAULT`.
+        sets: What those that are weights are measured on.
+        settings: How.
+        side: Of the input, in pixels.
+        rounds: How often each is timed.
+        timed: Whether they are.
+
+    Raises:
+        ValueError: A name, a file or a folder is not what it should be; the sentence says which.
+        OSError: A file can't be written.
+    """
+    networks = find_networks(names or DEFAULT)
+    device = find_device(settings.device)
+    means, failures = _quality([name for name in networks if _is_weights(name)], sets, settings)
+    costs = {}
+    if timed:
+        costs = measure(
+            networks,
+            side=side,
+            device=device,
+            precision=settings.precision,
+            rounds=rounds,
+            console=settings.console,
+        )
+    measured = [
+        Measured(name, count(config, side), costs.get(name), PAPER.get(name)) for name, config in networks.items()
+    ]
+    table = network_table(measured, side, means)
+    show([table], NOTES)
+    files = _write(settings.output, table, measured, {"side": side, "device": str(device), **_machine()})
+    return Outcome(files, failures)
+
+
+def _is_weights(name: str) -> bool:
+    return name not in PRESETS and name not in NETWORKS
+
+
+def _quality(names: Sequence[str], sets: Sequence[BenchmarkSet], settings: Settings) -> tuple[list[Mean], list[str]]:
+    """Means of PSNR-Y and LPIPS of weights on sets, under the names of the table."""
+    if not names or not sets:
+        return [], []
+    methods = [
+        replace(method, name=name)
+        for name in names
+        for method in find_methods(
+            [name], scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
+        )
+    ]
+    results, measures, failures = measure_methods(methods, sets, settings)
+    return [mean for mean in summarise(results, measures) if mean.measure in MAIN], failures
+
+
+def _machine() -> dict[str, object]:
+    return {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+
+
+def _write(output: Path, table: Table, measured: Sequence[Measured], facts: Mapping[str, object]) -> list[Path]:
+    """Write table2.md, .tex, .csv and .json."""
+    rows = [[_text(part) for part in row] for row in table.rows]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[head.replace("\n", " ") for head in table.head], *rows])
+    contents = {
+        "md": f"# Table II: networks\n\n{NOTES}\n{as_markdown(table)}\n",
+        "tex": f"% needs \\usepackage{{booktabs}}\n{as_latex(table)}\n",
+        "csv": text.getvalue(),
+        "json": json.dumps({**facts, "networks": [asdict(one) for one in measured]}, indent=1) + "\n",
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for ending, content in contents.items():
+        write_whole(output / f"table2.{ending}", content.encode())
+    return [output / f"table2.{ending}" for ending in contents]
+
+
+def network_table(measured: Sequence[Measured], side: int, means: Sequence[Mean] = ()) -> Table:
+    """Rows of Table II; columns of the paper's own numbers, of ours, and of quality where it was measured."""
+    times = [one.cost and one.cost.seconds for one in measured]
+    memory = [one.cost and one.cost.peak_bytes and one.cost.peak_bytes / 2**20 for one in measured]
+    scans = [one.complexity.scan_macs / 1e9 or None for one in measured]
+    columns = {
+        "parameters\nM": [f"{one.complexity.parameters / 1e6:.2f}" for one in measured],
+        "in the\npaper": [f"{one.published.parameters:.2f}" if one.published else "" for one in measured],
+        "GMAC": [f"{one.complexity.macs / 1e9:.1f}" for one in measured],
+        "in the\npaper ": [f"{one.published.gmacs:.0f}" if one.published and side == 256 else "" for one in measured],
+        "GMAC of\nthe scan": ["" if macs is None else f"{macs:.1f}" for macs in scans],
+    }
+    cells: dict[str, Sequence[str | Cell]] = dict(columns)
+    if any(times):
+        cells |= {"seconds": _numbers(times, 3), f"over\n{OURS}": _ratios(measured, times)}
+    if any(memory):
+        cells |= {"peak\nMiB": _numbers(memory, 0), f"over\n{OURS} ": _ratios(measured, memory)}
+    for chosen, version, name in dict.fromkeys((mean.set, mean.version, mean.measure) for mean in means):
+        own = {mean.method: mean for mean in means if (mean.set, mean.version, mean.measure) == (chosen, version, name)}
+        cells[f"{chosen} {version}\n{name}"] = [
+            Cell(f"{own[one.name].mean:.3f}", own[one.name].file) if one.name in own else "" for one in measured
+        ]
+    rows = [[one.name, *(column[place] for column in cells.values())] for place, one in enumerate(measured)]
+    return Table(f"Networks, input of {side} x {side}", ["network", *(head.rstrip(" ") for head in cells)], rows)
+
+
+def _numbers(values: Sequence[float | None], digits: int) -> list[Cell]:
+    order = ranks(values, higher=False)
+    return [Cell("" if v is None else f"{v:.{digits}f}", None, rank) for v, rank in zip(values, order, strict=True)]
+
+
+def _ratios(measured: Sequence[Measured], values: Sequence[float | None]) -> list[Cell]:
+    own = next((value for one, value in zip(measured, values, strict=True) if one.name == OURS), None)
+    return [Cell("" if value is None or not own else f"{value / own:.2f}") for value in values]
+
+
+def _text(part: str | Cell) -> str:
+    return part if isinstance(part, str) else part.text
