@@ -85,11 +85,11 @@ class RestorerConfig(Config):
         return sum(self.depths)
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: six token maps, the output.
+        """An upper estimate of what the network holds for each input pixel, in bytes: four token maps, the output.
 
-        A spatial modulation adds four maps. The mixer's and the head's wide tensors are those of a part only.
+        A spatial modulation adds four maps. The block's and the head's wide tensors are those of a part only.
         """
-        maps = 10 if self.modulation == "spatial" else 6
+        maps = 8 if self.modulation == "spatial" else 4
         return math.ceil(1.2 * itemsize * (maps * self.embed_dim + 6 * self.scale**2))
 
     @classmethod

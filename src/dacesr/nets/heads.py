@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 Layers = dict[str, nn.Module]
 
-STRIP = 1 << 15  # input pixels that a head takes at a time where no gradient is wanted
+STRIP = 1 << 13  # input pixels that a head takes at a time where no gradient is wanted
 HALO = 4  # rows around a strip that its convolutions look at: below 3 in every head
 STEPS = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}  # enlargements that make a scale
 

@@ -26,7 +26,7 @@ try:
 except ImportError:  # installed without the compiled extension
     conv_native = None
 
-PART = 1 << 14  # tokens that a mixer takes at a time where no gradient is wanted
+PART = 1 << 12  # tokens that a block takes at a time where no gradient is wanted
 
 
 def to_tokens(image: Tensor) -> Tensor:
@@ -159,22 +159,20 @@ class MambaMixer(AtLeastFloat32):
             self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # the inverse of softplus
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(b, l, c) -> (b, l, c); token t sees tokens 0..t.
+        """(b, l, c) -> (b, l, c); token t sees tokens 0..t."""
+        return self.mix(tokens)[0]
 
-        Without gradients long sequences are done in parts, which gives the same and keeps the wide tensors small.
+    def mix(self, tokens: Tensor, lead: int = 0, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A part of a sequence, which may go on from an earlier one.
+
+        Args:
+            tokens: (b, l, c).
+            lead: Tokens at the beginning that the convolution only looks back at.
+            state: Of the scan before the others; None for the beginning of the sequence.
+
+        Returns:
+            What comes out for the others, (b, l - lead, c), and the state after them.
         """
-        length = tokens.shape[1]
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or length <= PART:
-            return self._mix(tokens)[0]
-        mixed, state = torch.empty_like(tokens), None
-        for start in range(0, length, PART):
-            lead = min(start, self.conv1d.kernel_size[0] - 1)  # earlier tokens that the convolution looks back at
-            part = tokens[:, start - lead : start + PART]
-            mixed[:, start : start + PART], state = self._mix(part, lead, state)
-        return mixed
-
-    def _mix(self, tokens: Tensor, lead: int = 0, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens after the first `lead` (b, l - lead, c) and the state after them, from the state before them."""
         u, z = self.in_proj(tokens).chunk(2, dim=-1)  # (b, l, d) each
         u = causal_conv_silu(u, self.conv1d.weight, self.conv1d.bias)[:, lead:]
         selection = self.x_proj(u).to(self.dt_proj.weight.dtype)  # (b, l, r+2n)
@@ -204,10 +202,30 @@ class ViMM(nn.Module):
         self.norm = nn.LayerNorm(mixer.in_proj.in_features)
         self.residual = residual
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(b, l, c) -> (b, l, c)."""
-        mixed = self.mixer(self.norm(tokens))
-        return tokens + mixed if self.residual else mixed
+    def forward(self, tokens: Tensor, *, overwrite: bool = False) -> Tensor:
+        """(b, l, c) -> (b, l, c).
+
+        Without gradients long sequences are done in parts, which gives the same and keeps the wide tensors small.
+
+        Args:
+            tokens: (b, l, c).
+            overwrite: Whether the result may take their place in memory where no gradient is wanted.
+        """
+        length = tokens.shape[1]
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or length <= PART:
+            return self._part(tokens, 0, None)[0]
+        done = tokens if overwrite else torch.empty_like(tokens)
+        back, state = self.mixer.conv1d.kernel_size[0] - 1, None  # earlier tokens that the convolution looks back at
+        before = tokens[:, :0]
+        for start in range(0, length, PART):
+            part = torch.cat((before, tokens[:, start : start + PART]), dim=1)
+            done[:, start : start + PART], state = self._part(part, before.shape[1], state)
+            before = part[:, part.shape[1] - back :]
+        return done
+
+    def _part(self, tokens: Tensor, lead: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        mixed, state = self.mixer.mix(self.norm(tokens), lead, state)
+        return tokens[:, lead:] + mixed if self.residual else mixed, state
 
 
 class ViMMs(nn.Module):
@@ -220,9 +238,10 @@ class ViMMs(nn.Module):
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """(b, h*w, c) -> (b, h*w, c)."""
-        current = ROW_ORDER
+        current, given = ROW_ORDER, tokens
         for block, order in zip(self.blocks, self.orders, strict=True):
-            tokens = block(reorder(tokens, height, width, current, order))
+            tokens = reorder(tokens, height, width, current, order)
+            tokens = block(tokens, overwrite=tokens is not given)
             current = order
         return reorder(tokens, height, width, current, ROW_ORDER)
 

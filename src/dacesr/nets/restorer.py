@@ -99,17 +99,24 @@ class Restorer(AtLeastFloat32):
         height, width = x.shape[-2:]
         affines = self._affines(x, condition, window)
         centred = x.to(self.mean.dtype) - self.mean
-        features = self.conv_first(centred.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
+        features = self._first(centred)
         tokens = self.patch_embed(to_tokens(features))
+        kept = features if torch.is_grad_enabled() else None  # else made again, which costs less than its memory
+        del features
         for group in self.layers:
             tokens = group(tokens, height, width)
             if affines is not None:
                 tokens = next(affines)(tokens)
-        out = self.conv_after_body(to_image(self.norm_f(tokens), height, width)) + features
+        out = self.conv_after_body(to_image(self.norm_f(tokens), height, width))
+        del tokens
+        out = out + (self._first(centred) if kept is None else kept)
         out = in_strips(self._head, out, self.config.scale)
         if self.config.image_skip == "bilinear":
             out = out + F.interpolate(centred, scale_factor=self.config.scale, mode="bilinear")
         return (out + self.mean).to(x.dtype)
+
+    def _first(self, centred: Tensor) -> Tensor:
+        return self.conv_first(centred.to(self.conv_first.weight.dtype, memory_format=torch.channels_last))
 
     def _head(self, out: Tensor) -> Tensor:
         for name in self.head_layers:
