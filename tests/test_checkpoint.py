@@ -26,7 +26,8 @@ from dacesr.checkpoint import (
     save_restorer,
 )
 from dacesr.nets.baselines import SRVGGConfig, SRVGGNetCompact
-from dacesr.nets.restorer import HEADS, Restorer, RestorerConfig
+from dacesr.nets.heads import HEADS
+from dacesr.nets.restorer import Restorer, RestorerConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = os.environ.get("DACESR_DATA")
@@ -439,10 +440,7 @@ def test_a_checkpoint_without_a_network_is_said_so(tmp_path, content, said):
 @pytest.mark.parametrize(
     ("names", "architecture"),
     [
-        (["conv_1.weight", "block_1.c1_r.weight", "block_1.esa.conv1.weight"], "RLFN"),
-        (["conv_first.weight", "body.0.rdb1.conv1.weight"], "RRDB"),
-        (["model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"], "RRDB"),
-        (["layers.0.residual_group.blocks.0.attn.relative_position_bias_table"], "SwinIR"),
+        (["features.0.weight", "features.0.bias", "classifier.6.weight"], "VGG"),
         (["visual_encoder.layers.0.blocks.0.attn.qkv.lora_A"], "LoRA"),
     ],
 )
@@ -452,6 +450,25 @@ def test_another_architecture_is_named_and_described(tmp_path, names, architectu
     info = describe(tmp_path / "net.pth")
     assert architecture in str(info.architecture)
     assert (info.config, info.scale, info.parameters) == (None, None, 2 * len(names))
+
+
+@pytest.mark.parametrize(
+    ("names", "architecture"),
+    [
+        ("conv_1 block_1.c1_r block_1.esa.conv1", "RLFN"),
+        ("conv_first body.0.rdb1.conv1 conv_up1", "RRDB (ESRGAN)"),
+        ("conv_first RRDB_trunk.0.RDB1.conv1 upconv1 HRconv", "RRDB (ESRGAN)"),
+        ("model.0 model.1.sub.0.RDB1.conv1.0 model.3", "RRDB (ESRGAN)"),
+        ("conv_first body.0.conv1 upconv1 conv_hr conv_last", "SRResNet"),
+        ("conv_first recon_trunk.0.conv1 upconv1 HRconv", "SRResNet"),
+        ("conv_first body.0.conv1 conv_after_body upsample.0", "EDSR"),
+        ("head.0 body.0.body.0 body.0.body.2 body.1 body.2 tail.0.0", "EDSR"),
+        ("body.0 body.1 body.2", "SRVGGNetCompact (Real-ESRGAN)"),
+    ],
+)
+def test_a_file_without_sensible_shapes_is_called_what_its_names_say(tmp_path, names, architecture):
+    torch.save({f"{name}.weight": torch.ones(2) for name in names.split()}, tmp_path / "net.pth")
+    assert f"seems to hold a {architecture}, but it" in refusal(tmp_path / "net.pth")
 
 
 # --- Real-ESRGAN's compact networks
@@ -515,10 +532,13 @@ def test_dvmsr_is_described_by_its_averaged_weights():
 
 
 @needs_data
-def test_a_published_rlfn_saved_on_a_gpu_is_read_and_named():
+def test_a_published_rlfn_saved_on_a_gpu_is_loaded_and_converted(tmp_path):
     path = Path(str(DATA), "checkpoints", "team00_rlfn.pth")
-    assert describe(path).architecture == "RLFN"
-    assert "RLFN" in refusal(path)
+    assert (describe(path).architecture, describe(path).scale) == ("RLFN", 4)
+    convert(path, tmp_path / "rlfn.safetensors")
+    converted, original = load_restorer(tmp_path / "rlfn.safetensors"), load_restorer(path)
+    assert converted.config == original.config
+    assert same(converted, original)
 
 
 # --- converting

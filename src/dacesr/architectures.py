@@ -4,15 +4,26 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from torch import Tensor
 
-from dacesr.baselinefile import srvgg_config
+from dacesr.adaptivefile import DASR_MARK, KDSR_MARK, dasr_config, kdsr_config, rename_kdsr
+from dacesr.baselinefile import (
+    edsr_config,
+    rename_edsr,
+    rename_rrdb,
+    rename_srresnet,
+    rlfn_config,
+    rrdb_config,
+    srresnet_config,
+    srvgg_config,
+)
 from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig, explain
 from dacesr.shapes import Shapes, depths_of, shape_of
 from dacesr.tensorfile import CheckpointError, TensorFile
+from dacesr.transformerfile import HAT_MARK, SWINIR_MARK, hat_config, head_config, swinir_config, without_computed
 
 
 def _restorer_config(shapes: Shapes) -> RestorerConfig:
@@ -25,7 +36,7 @@ def _restorer_config(shapes: Shapes) -> RestorerConfig:
     return RestorerConfig(
         embed_dim=embed_dim,
         depths=depths,
-        **_head_config(shapes),
+        **head_config(shapes),
         group_end="1conv" if "layers.0.conv.weight" in shapes else "3conv",
         state_dim=state_dim,
         expand=inner_dim // embed_dim,
@@ -33,22 +44,6 @@ def _restorer_config(shapes: Shapes) -> RestorerConfig:
         dt_rank="auto" if rank == math.ceil(embed_dim / 16) else rank,
         modulation="release",
     )
-
-
-def _head_config(shapes: Shapes) -> dict[str, Any]:
-    """The head, its width and the scale."""
-    if "conv_before_upsample.0.weight" not in shapes:
-        return {"head": "pixelshuffledirect", "scale": math.isqrt(shape_of(shapes, "upsample.0.weight", 4)[0] // 3)}
-    head_dim = shape_of(shapes, "conv_before_upsample.0.weight", 4)[0]
-    if "conv_hr.weight" in shapes:
-        scale = 4 if "conv_up2.weight" in shapes else 2 if "conv_up1.weight" in shapes else 1
-        return {"head": "nearest+conv", "head_dim": head_dim, "scale": scale}
-    steps = [shape for name, shape in shapes.items() if re.fullmatch(r"upsample\.\d+\.weight", name)]
-    return {
-        "head": "pixelshuffle",
-        "head_dim": head_dim,
-        "scale": math.prod(math.isqrt(step[0] // head_dim) for step in steps),
-    }
 
 
 def _tagger_config(shapes: Shapes) -> TaggerConfig:
@@ -102,14 +97,20 @@ class Architecture(NamedTuple):
 RAM = "RAM tagger"
 ARCHITECTURES = (
     Architecture("restorer", r"layers\.\d+\.residual_group\.blocks\.\d+\.mixer\.A_log", _restorer_config),
-    Architecture("RLFN", r"block_1\.c1_r\.weight", None),
-    Architecture("RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", None),
-    Architecture("EDSR or SRResNet", r"body\.0\.(body\.0|conv1)\.weight", None),
+    Architecture("RLFN", r"block_1\.c1_r\.weight", rlfn_config),
+    Architecture(
+        "RRDB (ESRGAN)", r"(body\.0|RRDB_trunk\.0|1\.sub\.0)\.(rdb|RDB)1\.conv1(\.0)?\.weight", rrdb_config, rename_rrdb
+    ),
+    Architecture("DASR", DASR_MARK, dasr_config),
+    Architecture("KDSR", KDSR_MARK, kdsr_config, rename_kdsr),
+    Architecture("SRResNet", r"upconv1\.weight", srresnet_config, rename_srresnet),
+    Architecture("EDSR", r"body\.0\.(body\.0|conv1)\.weight", edsr_config, rename_edsr),
     Architecture("SRVGGNetCompact (Real-ESRGAN)", r"body\.2\.weight", srvgg_config),
     Architecture("LoRA adapter", r".*\.lora_[AB](\..*)?", None),
     Architecture(RAM, r"(tagging_head|vision_multi)\..*", _tagger_config),
     Architecture("tagger", r"head\.\d+\.attn\.query\.weight", None),  # ours, whose config stands in the header
-    Architecture("SwinIR or HAT", r"layers\.0\.residual_group\..*relative_position_bias_table", None),
+    Architecture("HAT", HAT_MARK, hat_config, without_computed),
+    Architecture("SwinIR", SWINIR_MARK, swinir_config, without_computed),
     Architecture("VGG or AlexNet", r"features\.0\.weight", None),
 )
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dacesr.adapterfile import adapter_weights, is_adapter
+from dacesr.adaptivefile import with_dasr_predictor
 from dacesr.architectures import detect, released_config, renamed
 from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig
 from dacesr.ncnnfile import is_ncnn, read_ncnn, weights_file
@@ -89,7 +90,9 @@ def load_restorer(source: str | os.PathLike[str] | Mapping[str, Any]) -> Network
 
 
 def _read(path: Path) -> TensorFile:
-    return read_ncnn(path) if is_ncnn(path) else renamed(read_tensors(adapter_weights(path)))
+    if is_ncnn(path):
+        return read_ncnn(path)
+    return renamed(with_dasr_predictor(read_tensors(adapter_weights(path)), path))
 
 
 def _build(file: TensorFile, name: str) -> Network:

@@ -1,6 +1,7 @@
 """Networks to compare with, under the parameter names of their own releases, so that published weights fit.
 
-SRVGGNetCompact is Real-ESRGAN's fast network (arXiv 2107.10833 and its release), which also runs in Upscayl:
+All of them are listed here. SRVGGNetCompact is Real-ESRGAN's fast network (arXiv 2107.10833 and its release), which
+also runs in Upscayl:
 
     x -> 3x3 conv, PReLU -> num_conv x (3x3 conv, PReLU) -> 3x3 conv to 3 * scale^2 -> pixel shuffle -> + nearest(x)
 """
@@ -12,7 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dacesr.config import SRVGGConfig
+from dacesr.config import EDSRConfig, HATConfig, RLFNConfig, RRDBConfig, SRResNetConfig, SRVGGConfig, SwinIRConfig
+from dacesr.nets.convnets import EDSR, RRDB, SRResNet
+from dacesr.nets.dasr import DASR, DASRConfig
+from dacesr.nets.hat import HAT
+from dacesr.nets.inputs import check_image
+from dacesr.nets.kdsr import KDSR, KDSRConfig
+from dacesr.nets.rlfn import RLFN
+from dacesr.nets.swinir import SwinIR
 
 __all__ = ["BASELINES", "Baseline", "SRVGGConfig", "SRVGGNetCompact"]
 
@@ -43,8 +51,7 @@ class SRVGGNetCompact(nn.Module):
         Raises:
             ValueError: `x` isn't (b, 3, h, w) of at least 1x1.
         """
-        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1:
-            raise ValueError(f"the input must be (b, 3, h, w) with no empty side, not {tuple(x.shape)}")
+        check_image(x)
         weight = next(self.parameters())
         out = x.to(weight.dtype, memory_format=torch.channels_last)
         for layer in self.body:
@@ -53,9 +60,17 @@ class SRVGGNetCompact(nn.Module):
         return residual.to(x.dtype) + F.interpolate(x, scale_factor=self.config.scale, mode="nearest")
 
 
-Baseline = SRVGGNetCompact
+Baseline = SRVGGNetCompact | SRResNet | EDSR | RRDB | RLFN | SwinIR | HAT | DASR | KDSR
 
 BASELINES: dict[str, tuple[type[Any], type[Any]]] = {
     "srvgg": (SRVGGConfig, SRVGGNetCompact),
+    "srresnet": (SRResNetConfig, SRResNet),
+    "edsr": (EDSRConfig, EDSR),
+    "rrdb": (RRDBConfig, RRDB),
+    "rlfn": (RLFNConfig, RLFN),
+    "swinir": (SwinIRConfig, SwinIR),
+    "hat": (HATConfig, HAT),
+    "dasr": (DASRConfig, DASR),
+    "kdsr": (KDSRConfig, KDSR),
 }
 """Config and network of each kind."""

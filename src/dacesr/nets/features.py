@@ -1,13 +1,13 @@
 """Convolutional trunks trained on ImageNet, for perceptual losses and metrics: VGG19, VGG16, AlexNet, SqueezeNet v1.1.
 
 Layers and tensor names are torchvision's (`features.N.weight`), so its state dicts fit. The perceptual loss of ESRGAN
-reads VGG19 before its ReLUs; LPIPS v0.1 reads the three others after theirs.
+reads VGG19 before its ReLUs; LPIPS v0.1 reads the three others after theirs; DISTS reads VGG16 with other poolings.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class Fire:
 
 
 Layer = Conv | Relu | Pool | Fire
+Pooling = Literal["max", "l2"]
+Origin = Literal["torchvision", "caffe"]
 
 
 class Tap(NamedTuple):
@@ -139,13 +141,26 @@ class FireModule(nn.Module):
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
 
-def _build(layer: Layer, channels: int) -> tuple[nn.Module, int]:
+class HanningPool(nn.Module):
+    """L2 pooling with stride 2 in a Hanning window of 5, whose outermost weights are 0 (DISTS: Ding et al. 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2)), not negative."""
+        taps = x.new_tensor([0.25, 0.5, 0.25])
+        window = torch.outer(taps, taps).expand(x.shape[1], 1, 3, 3)
+        means = F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1])
+        return (means + 1e-12).sqrt()
+
+
+def _build(layer: Layer, channels: int, pooling: Pooling) -> tuple[nn.Module, int]:
     """The module of a layer, and the channels it returns."""
     match layer:
         case Conv(out, kernel, stride, padding):
             return nn.Conv2d(channels, out, kernel, stride, padding), out
         case Fire():
             return FireModule(channels, layer), 2 * layer.expand
+        case Pool() if pooling == "l2":
+            return HanningPool(), channels
         case Pool(kernel, ceil):
             return nn.MaxPool2d(kernel, stride=2, ceil_mode=ceil), channels
         case Relu():
@@ -157,9 +172,13 @@ class Features(nn.Module):
 
     Args:
         name: "vgg19", "vgg16", "alexnet" or "squeezenet".
+        pooling: "max", as the networks were trained, or "l2" (`HanningPool`) in its place, as DISTS has it.
+        origin: where its weights were trained: LPIPS has weights of its own for torchvision's only.
 
     Attributes:
         name: as given.
+        pooling: as given.
+        origin: as given.
         trunk: its table.
         channels: of each tap, by its name.
         weights: of each tap in a perceptual loss by default, by its name.
@@ -171,18 +190,18 @@ class Features(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, name: str) -> None:
+    def __init__(self, *, name: str, pooling: Pooling = "max", origin: Origin = "torchvision") -> None:
         super().__init__()
         if name not in TRUNKS:
             raise ValueError(f"a feature network is one of {', '.join(TRUNKS)}, not {name}")
-        self.name = name
+        self.name, self.pooling, self.origin = name, pooling, origin
         self.trunk = TRUNKS[name]
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
         self.features = nn.Sequential()
         after: list[int] = []  # channels after each layer
         for layer in self.trunk.layers:
-            module, out = _build(layer, after[-1] if after else 3)
+            module, out = _build(layer, after[-1] if after else 3, pooling)
             self.features.append(module)
             after.append(out)
         self.channels = {name: after[tap.place] for name, tap in self.trunk.taps.items()}
