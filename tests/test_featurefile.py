@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dacesr.featurefile import convert_features, load_features, load_lpips, load_niqe
+from dacesr.featurefile import convert_features, load_dists, load_features, load_lpips, load_niqe
 from dacesr.nets.features import TRUNKS, Features
 from dacesr.tensorfile import CheckpointError
 
@@ -125,6 +126,83 @@ def test_lpips_is_put_together(tmp_path):
         assert torch.equal(weight, recorded.flatten())
 
 
+def lpips_file(path: Path, name: str) -> None:
+    channels = Features(name=name).channels.values()
+    torch.save({f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("alexnet", "LPIPS (AlexNet)"), ("vgg16", "LPIPS (VGG16)"), ("squeezenet", "LPIPS (SqueezeNet)")],
+)
+def test_lpips_of_torchvision_says_its_network(tmp_path, name, label):
+    torchvision_file(tmp_path / "net.pth", name)
+    convert_features(tmp_path / "net.pth", tmp_path / "net.safetensors")
+    lpips_file(tmp_path / "lin.pth", name)
+    for file in ("net.pth", "net.safetensors"):
+        assert load_lpips(tmp_path / file, tmp_path / "lin.pth").label == label
+
+
+def test_lpips_on_the_keras_file_says_that_it_is_another(tmp_path):
+    keras_file(tmp_path / "net.h5")
+    convert_features(tmp_path / "net.h5", tmp_path / "once.safetensors")
+    convert_features(tmp_path / "once.safetensors", tmp_path / "twice.safetensors")
+    net = load_features(tmp_path / "net.h5")
+    header = {"name": "squeezenet", "source": "net.h5"}  # as files had it before they noted the origin
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "old.safetensors", metadata=header)
+    lpips_file(tmp_path / "squeeze.pth", "squeezenet")
+    for file in ("net.h5", "once.safetensors", "twice.safetensors", "old.safetensors"):
+        network = load_lpips(tmp_path / file, tmp_path / "squeeze.pth")
+        assert network.label == "LPIPS (SqueezeNet of Caffe, not the published one)"
+
+
+def dists_file(path: Path) -> dict[str, Tensor]:
+    tensors = {name: torch.rand(1, 1475, 1, 1) for name in ("alpha", "beta")}
+    torch.save(tensors, path)
+    return tensors
+
+
+def test_dists_is_put_together(tmp_path):
+    convolutions = torchvision_file(tmp_path / "net.pth", "vgg16")
+    tensors = dists_file(tmp_path / "weights.pt")
+    network = load_dists(tmp_path / "net.pth", tmp_path / "weights.pt")
+    assert (network.features.name, network.features.pooling, network.label) == ("vgg16", "l2", "DISTS")
+    assert all(torch.equal(value, convolutions[key]) for key, value in network.features.state_dict().items())
+    total = sum(tensors.values()).sum()
+    torch.testing.assert_close(network.alpha, tensors["alpha"].flatten() / total)
+    torch.testing.assert_close(network.beta, tensors["beta"].flatten() / total)
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+def hub(monkeypatch, folders: dict[str, Path]) -> None:
+    """A hub of these repositories, in the place of huggingface_hub's functions."""
+    import huggingface_hub
+
+    def info(repository, **_):
+        siblings = [SimpleNamespace(rfilename=path.name) for path in folders[repository].iterdir()]
+        return SimpleNamespace(siblings=siblings)
+
+    monkeypatch.setattr(huggingface_hub, "model_info", info)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(folders[repository] / name))
+
+
+def test_hub_ids_stand_for_files(tmp_path, monkeypatch):
+    folders = {f"someone/{name}": tmp_path / name for name in ("vgg16", "lpips", "dists")}
+    for folder in folders.values():
+        folder.mkdir()
+    torchvision_file(tmp_path / "vgg16/vgg16.pth", "vgg16")
+    lpips_file(tmp_path / "lpips/vgg.pth", "vgg16")
+    dists_file(tmp_path / "weights.pt")
+    safetensors.torch.save_file(torch.load(tmp_path / "weights.pt"), tmp_path / "dists/model.safetensors")
+    hub(monkeypatch, folders)
+    assert load_features("someone/vgg16").name == "vgg16"
+    assert load_lpips("someone/vgg16", "someone/lpips").label == "LPIPS (VGG16)"
+    one = load_dists("someone/vgg16", "someone/dists")
+    two = load_dists(tmp_path / "vgg16/vgg16.pth", tmp_path / "weights.pt")
+    assert torch.equal(one.alpha, two.alpha)
+    assert "net.h5 does not exist; torchvision's" in refusal(load_features, "someone/net.h5")  # a file, not a hub id
+
+
 def test_the_real_files_are_loaded(data):
     net = load_features(data / "metrics/squeezenet_v1.1_keras.h5")
     assert net.name == "squeezenet"
@@ -188,6 +266,20 @@ def test_lpips_weights_of_another_network_are_refused(tmp_path):
     assert "lacks lin1.model.1.weight" in refusal(load_lpips, tmp_path / "alexnet.pth", tmp_path / "less.pth")
     torchvision_file(tmp_path / "vgg19.pth", "vgg19")
     assert "vgg16, alexnet and squeezenet" in refusal(load_lpips, tmp_path / "vgg19.pth", tmp_path / "vgg.pth")
+
+
+def test_what_is_not_dists_is_refused(tmp_path):
+    torchvision_file(tmp_path / "vgg16.pth", "vgg16")
+    torchvision_file(tmp_path / "vgg19.pth", "vgg19")
+    dists_file(tmp_path / "weights.pt")
+    torch.save({"alpha": torch.rand(1, 1475, 1, 1)}, tmp_path / "half.pt")
+    torch.save({"alpha": torch.rand(1, 9, 1, 1), "beta": torch.rand(1, 1475, 1, 1)}, tmp_path / "few.pt")
+    assert "vgg19.pth holds vgg19, not vgg16" in refusal(load_dists, tmp_path / "vgg19.pth", tmp_path / "weights.pt")
+    assert "half.pt lacks beta, a weight of DISTS" in refusal(load_dists, tmp_path / "vgg16.pth", tmp_path / "half.pt")
+    message = refusal(load_dists, tmp_path / "vgg16.pth", tmp_path / "few.pt")
+    assert "few.pt can't be used: DISTS has 1475 weights alpha and as many beta, not 9 and 1475" in message
+    message = refusal(load_dists, tmp_path / "vgg16.pth", tmp_path / "none.pt")
+    assert "none.pt does not exist; DISTS's weights are at https://github.com/dingkeyan93/DISTS" in message
 
 
 def test_niqe_parameters_are_checked(tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dacesr import metrics
 from dacesr.featurefile import load_lpips, load_niqe
 from dacesr.image import read
 from dacesr.metrics import (
@@ -21,6 +20,8 @@ from dacesr.metrics import (
     psnr,
     ssim,
 )
+from dacesr.metrics.naturalness import _block_features, _fit
+from dacesr.metrics.planes import gray_of
 from dacesr.nets.features import Features
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -63,7 +64,7 @@ def test_psnr_and_ssim_of_luma_equal_the_recorded_ones():
 def test_psnr_ssim_and_gmsd_equal_the_official_scores(data, name):
     distorted, reference = pair(data, name)
     assert psnr(distorted, reference, 0, False).item() == pytest.approx(official(data, "psnr")[name], abs=0.005)
-    grays = [(metrics._gray(x) / 255).expand(-1, 3, -1, -1) for x in (distorted, reference)]  # as the official ones
+    grays = [(gray_of(x) / 255).expand(-1, 3, -1, -1) for x in (distorted, reference)]  # as the official ones
     assert ssim(*grays, 0, False).item() == pytest.approx(official(data, "ssim")[name], abs=5e-5)
     assert gmsd(distorted, reference).item() == pytest.approx(official(data, "gmsd")[name], abs=1e-7)
 
@@ -137,7 +138,7 @@ def test_niqe_fits_the_shapes_of_known_distributions():
     laplace, normal = generator.laplace(scale=2, size=(400, 500)), generator.normal(size=(400, 500))
     left_side = generator.random((400, 500)) < 2 / 3  # a side has as much of the mass as of the two scales
     samples = np.stack([laplace, abs(normal) * np.where(left_side, -6, 3)])
-    shape, left, right = metrics._fit(torch.from_numpy(samples))
+    shape, left, right = _fit(torch.from_numpy(samples))
     torch.testing.assert_close(shape, torch.tensor([1.0, 2.0]).double(), atol=0.05, rtol=0)
     # scale of exp(-|x / scale|^shape): 2 for the Laplacian, sqrt(2) * deviation for the Gaussian
     torch.testing.assert_close(left, torch.tensor([2, 6 * 2**0.5]).double(), atol=0, rtol=0.05)
@@ -147,7 +148,7 @@ def test_niqe_fits_the_shapes_of_known_distributions():
 def test_niqe_leaves_out_flat_blocks():
     textured = torch.rand(1, 3, 192, 192)
     wide = torch.cat([textured, torch.full((1, 3, 192, 288), 0.5)], dim=3)
-    features = metrics._block_features(metrics._gray(wide), 96)
+    features = _block_features(gray_of(wide), 96)
     assert features.isfinite().all(2).sum() < features.shape[1]
     assert niqe(wide, PARAMETERS).isfinite().all()
     assert niqe(torch.ones(1, 3, 96, 96), PARAMETERS).isnan().all()
@@ -206,8 +207,10 @@ def test_a_batch_is_its_pictures_one_by_one(network):
 def test_pictures_of_other_sizes_are_refused_with_both_sizes(network):
     a, b = torch.rand(1, 3, 32, 40), torch.rand(1, 3, 32, 41)
     for metric in (psnr, ssim, gmsd, lambda a, b: lpips(a, b, network), network):
-        with pytest.raises(ValueError, match=r"\(1, 3, 32, 40\) and \(1, 3, 32, 41\)"):
+        with pytest.raises(ValueError, match="different sizes can't be compared: 40x32 and 41x32"):
             metric(a, b)
+        with pytest.raises(ValueError, match=r"\(2, 3, 32, 40\) and \(1, 3, 32, 40\)"):
+            metric(torch.cat([a, a]), a)
 
 
 def test_pictures_that_are_too_small_or_not_rgb_are_refused():

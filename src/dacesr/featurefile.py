@@ -1,10 +1,12 @@
 """Files of feature networks and of the metrics that have parameters: recognised, loaded strictly, converted.
 
 Read are torchvision's state dicts of VGG19, VGG16, AlexNet and SqueezeNet 1.1, the Keras file of SqueezeNet 1.1, and
-the safetensors that `convert_features` makes of either: the convolutions in torchvision's names.
+the safetensors that `convert_features` makes of either: the convolutions in torchvision's names. Wherever a file of
+weights is expected, a hub id (`owner/name`) stands for the one in that repository.
 """
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +17,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dacesr.metrics import LPIPS, NiqeParameters
-from dacesr.nets.features import MEAN, STD, TRUNKS, Conv, Features, Fire
+from dacesr.metrics import DISTS, LPIPS, NiqeParameters
+from dacesr.nets.features import MEAN, STD, TRUNKS, Conv, Features, Fire, Origin, Pooling
 from dacesr.ownfile import FORMAT
 from dacesr.tensorfile import CheckpointError, read_tensors, write_whole
+from dacesr.weightfiles import HUB_ID, resolve
 
 KIND = "feature network"
 DOWNLOADS = "https://download.pytorch.org/models/"
@@ -29,16 +32,19 @@ TORCHVISION = {  # torchvision's files, by the name of the network
     "squeezenet": "squeezenet1_1-b8a52dc0.pth",
 }
 LPIPS_WEIGHTS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
+DISTS_WEIGHTS = "https://github.com/dingkeyan93/DISTS/tree/master/DISTS_pytorch"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+KERAS_ENDINGS = (".h5", ".hdf5")
 CAFFE_MEAN = (104.0, 117.0, 123.0)  # BGR, 0 to 255: what SqueezeNet 1.1 was trained with, in Caffe
 
 
-def load_features(path: str | os.PathLike[str], name: str | None = None) -> Features:
+def load_features(path: str | os.PathLike[str], name: str | None = None, *, pooling: Pooling = "max") -> Features:
     """Load a feature network, on the CPU, frozen.
 
     Args:
-        path: torchvision's .pth, the Keras .h5 of SqueezeNet 1.1, or a file of `convert_features`.
+        path: torchvision's .pth, the Keras .h5 of SqueezeNet 1.1, a file of `convert_features`, or a hub id.
         name: "vgg19", "vgg16", "alexnet" or "squeezenet" if it must be that one; otherwise the file decides.
+        pooling: as `Features` has it.
 
     Raises:
         CheckpointError: the file is missing (the sentence says where to get it), isn't of these networks, or is of
@@ -47,10 +53,8 @@ def load_features(path: str | os.PathLike[str], name: str | None = None) -> Feat
     """
     if name is not None and name not in TRUNKS:
         raise ValueError(f"a feature network is one of {', '.join(TRUNKS)}, not {name}")
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; {_where(name)}")
-    tensors = _read_keras(path) if _is_hdf5(path) else read_tensors(path).tensors
+    path = _file(path, _where(name))
+    tensors, origin = _read_convolutions(path)
     found = _detect(tensors)
     if found is None:
         first = ", ".join(list(tensors)[:3])
@@ -60,7 +64,7 @@ def load_features(path: str | os.PathLike[str], name: str | None = None) -> Feat
     if name not in (None, found):
         raise CheckpointError(f"{path} holds {found}, not {name}; {_where(name)}")
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers don't depend on what was loaded
-        net = Features(name=found)
+        net = Features(name=found, pooling=pooling, origin=origin)
     net.load_state_dict({key: tensors[key] for key in net.state_dict()})  # not the classifier
     return net
 
@@ -74,6 +78,7 @@ def convert_features(source: str | os.PathLike[str], destination: str | os.PathL
     """
     net = load_features(source)
     header = {"dacesr_format": str(FORMAT), "kind": KIND, "name": net.name, "source": Path(source).name}
+    header["origin"] = net.origin
     write_whole(Path(destination), safetensors.torch.save(net.state_dict(), metadata=header))
 
 
@@ -94,20 +99,32 @@ def load_lpips(features_path: str | os.PathLike[str], linear_path: str | os.Path
     features = load_features(features_path)
     if features.name == "vgg19":
         raise CheckpointError(f"{features_path} holds vgg19, and LPIPS is defined on vgg16, alexnet and squeezenet")
-    path = Path(linear_path).expanduser()
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; LPIPS's weights are at {LPIPS_WEIGHTS}")
-    tensors = read_tensors(path).tensors
+    path = _file(linear_path, f"LPIPS's weights are at {LPIPS_WEIGHTS}")
+    names = {tap: f"lin{place}.model.1.weight" for place, tap in enumerate(features.channels)}
+    tensors = _exactly(path, list(names.values()), f"LPIPS on {features.name}")
     try:
-        weights = {tap: tensors.pop(f"lin{place}.model.1.weight") for place, tap in enumerate(features.channels)}
-    except KeyError as error:
-        raise CheckpointError(f"{path} lacks {error.args[0]}, a weight of LPIPS on {features.name}") from error
-    if tensors:
-        raise CheckpointError(f"{path} has {', '.join(tensors)}, which LPIPS on {features.name} has not")
-    try:
-        return LPIPS(features=features, weights=weights)
+        return LPIPS(features=features, weights={tap: tensors[name] for tap, name in names.items()})
     except ValueError as error:
         raise CheckpointError(f"{path} does not fit {features_path}: {error}") from error
+
+
+def load_dists(features_path: str | os.PathLike[str], weights_path: str | os.PathLike[str]) -> DISTS:
+    """Load DISTS: VGG16, and the weights of its channels' texture (alpha) and structure (beta).
+
+    Args:
+        features_path: VGG16, as for `load_features`.
+        weights_path: the authors' weights.pt, with alpha and beta (1, 1475, 1, 1).
+
+    Raises:
+        CheckpointError: either file can't be used.
+    """
+    features = load_features(features_path, "vgg16", pooling="l2")
+    path = _file(weights_path, f"DISTS's weights are at {DISTS_WEIGHTS}")
+    tensors = _exactly(path, ["alpha", "beta"], "DISTS")
+    try:
+        return DISTS(features=features, alpha=tensors["alpha"], beta=tensors["beta"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} can't be used: {error}") from error
 
 
 def load_niqe(path: str | os.PathLike[str]) -> NiqeParameters:
@@ -128,6 +145,50 @@ def load_niqe(path: str | os.PathLike[str]) -> NiqeParameters:
         sizes = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
         raise CheckpointError(f"{path} has NIQE parameters of {sizes}, which should be (36,) and (36, 36)")
     return NiqeParameters(mean, covariance)
+
+
+def _file(source: str | os.PathLike[str], where: str) -> Path:
+    """The file that a path or a hub id stands for.
+
+    Raises:
+        CheckpointError: there is none; the sentence ends in `where` it is to be had.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    hub = isinstance(source, str) and re.fullmatch(HUB_ID, source) and path.suffix not in KERAS_ENDINGS
+    if hub and not path.parent.is_dir():
+        return resolve(source)
+    raise CheckpointError(f"{path} does not exist; {where}")
+
+
+def _exactly(path: Path, names: list[str], owner: str) -> dict[str, Tensor]:
+    """The tensors of a file that holds these and no others.
+
+    Raises:
+        CheckpointError: it lacks one, has another, or can't be read.
+    """
+    tensors = read_tensors(path).tensors
+    if lacking := [name for name in names if name not in tensors]:
+        raise CheckpointError(f"{path} lacks {lacking[0]}, a weight of {owner}")
+    if more := [name for name in tensors if name not in names]:
+        raise CheckpointError(f"{path} has {', '.join(more)}, which {owner} has not")
+    return tensors
+
+
+def _read_convolutions(path: Path) -> tuple[dict[str, Tensor], Origin]:
+    """Tensors in torchvision's names, and where they were trained.
+
+    Raises:
+        CheckpointError: the file can't be read.
+    """
+    if _is_hdf5(path):
+        return _read_keras(path), "caffe"
+    file = read_tensors(path)
+    header = file.metadata or {}
+    # files of before `origin` was noted say what they were made of
+    keras = header.get("origin") == "caffe" or Path(header.get("source", "")).suffix in KERAS_ENDINGS
+    return file.tensors, "caffe" if keras else "torchvision"
 
 
 def _where(name: str | None) -> str:

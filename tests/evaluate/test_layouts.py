@@ -37,13 +37,30 @@ def test_div2k_has_a_version_for_each_track(tmp_path: Path) -> None:
     )
     found = listed(find_pairs(folder), folder)
     assert [version for _, version in found] == ["bicubic", "mild", "difficult", "wild1", "wild2"]
-    assert found["DIV2K", "bicubic"] == [
+    assert found["DIV2K_valid", "bicubic"] == [
         ("0801", "DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic/X4/0801x4.png"),
         ("0802", "DIV2K_valid_HR/0802.png", "DIV2K_valid_LR_bicubic/X4/0802x4.png"),
     ]
-    assert found["DIV2K", "wild2"][1] == (*("0802", "DIV2K_valid_HR/0802.png", "DIV2K_valid_LR_wild/0802x4w2.png"),)
-    assert list(listed(find_pairs(folder, 2), folder)) == [("DIV2K", "bicubic")]
-    assert find_sharp(folder) == ("DIV2K", folder / "DIV2K_valid_HR")
+    assert found["DIV2K_valid", "wild2"][1] == (
+        *("0802", "DIV2K_valid_HR/0802.png", "DIV2K_valid_LR_wild/0802x4w2.png"),
+    )
+    assert list(listed(find_pairs(folder, 2), folder)) == [("DIV2K_valid", "bicubic")]
+    assert find_sharp(folder) == ("DIV2K_valid", folder / "DIV2K_valid_HR")
+
+
+def test_training_and_validation_pictures_are_two_sets(tmp_path: Path) -> None:
+    parts = {"train": "0001", "valid": "0801"}
+    names = [f"DIV2K_{part}_{end}" for part, n in parts.items() for end in (f"HR/{n}.png", f"LR_bicubic/X4/{n}x4.png")]
+    folder = tree(tmp_path / "DIV2K", *names, "DIV2K_valid_LR_mild/0801x4m.png")
+    found = {key: [pair[0] for pair in pairs] for key, pairs in listed(find_pairs(folder), folder).items()}
+    assert found == {
+        ("DIV2K_train", "bicubic"): ["0001"],
+        ("DIV2K_valid", "bicubic"): ["0801"],
+        ("DIV2K_valid", "mild"): ["0801"],
+    }
+    with pytest.raises(ValueError, match="DIV2K has pictures in DIV2K_train_HR and DIV2K_valid_HR: name one of them"):
+        find_sharp(folder)
+    assert find_sharp(folder / "DIV2K_valid_HR") == ("DIV2K_valid", folder / "DIV2K_valid_HR")
 
 
 def test_realsr_has_two_cameras(tmp_path: Path) -> None:
@@ -75,7 +92,7 @@ def test_realsr_has_two_cameras(tmp_path: Path) -> None:
         (["HR/baby.png", "LR_level3_x4/baby.png"], "Set", "level3", "baby"),
         (["GTmod12/baby.png", "LRbicx4/baby.png", "original/baby.bmp"], "Set", "bicubic", "baby"),
         (["image_SRF_4/i_SRF_4_HR.png", "image_SRF_4/i_SRF_4_LR.png", "image_SRF_2/x.png"], "Set", "bicubic", "i"),
-        (["X_HR/0001.png", "X_LR_unknown_X4/0001x4.png"], "Set", "unknown", "0001"),
+        (["X_HR/0001.png", "X_LR_unknown_X4/0001x4.png"], "X", "unknown", "0001"),
     ],
 )  # fmt: skip
 def test_layouts(tmp_path: Path, files: list[str], name: str, version: str, pair: str) -> None:
@@ -98,6 +115,12 @@ def test_a_picture_without_partner_is_named(tmp_path: Path) -> None:
     folder = tree(tmp_path, "HR/a.png", "HR/b.png", "LR_bicubic/X4/ax4.png", "LR_bicubic/X4/cx4.png")
     with pytest.raises(ValueError, match=r"HR/b.png has no partner in .*X4"):
         find_pairs(folder)
+
+
+def test_names_that_differ_in_their_ending_alone_are_refused(tmp_path: Path) -> None:
+    folder = tree(tmp_path, "a.jpg", "a.png", ".a.png")
+    with pytest.raises(ValueError, match=r"a.png and a.jpg have the same name but for their endings"):
+        find_sharp(folder)
 
 
 def test_other_files_do_not_count(tmp_path: Path) -> None:

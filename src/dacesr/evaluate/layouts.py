@@ -1,7 +1,7 @@
 """Benchmark sets as their users have them after unpacking: which files are pairs.
 
 A layout says where sharp (HR) and low-resolution (LR) pictures lie below a folder and what they are called; `*` in a
-pattern is the picture's own name, SCALE the scale. Known are
+pattern is the picture's own name, SCALE the scale, STEM what stands before `_HR` in the sharp folder's name. Known are
 
     DIV2K, Flickr2K   DIV2K_valid_HR/0801.png, and any of DIV2K_valid_LR_{bicubic,unknown}/X4/0801x4.png,
                       DIV2K_valid_LR_{mild,difficult,wild}/0801x4{m,d,w1..w4}.png
@@ -45,10 +45,10 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    Layout(r"\w+_HR", "*", r"\w+_LR_(bicubic|unknown)(/X|_X)SCALE", "*xSCALE"),
-    Layout(r"\w+_HR", "*", r"\w+_LR_(mild)", "*xSCALEm"),
-    Layout(r"\w+_HR", "*", r"\w+_LR_(difficult)", "*xSCALEd"),
-    *(Layout(r"\w+_HR", "*", r"\w+_LR_wild", f"*xSCALEw{number}", f"wild{number}") for number in range(1, 5)),
+    Layout(r"\w+_HR", "*", r"STEM_LR_(bicubic|unknown)(/X|_X)SCALE", "*xSCALE"),
+    Layout(r"\w+_HR", "*", r"STEM_LR_(mild)", "*xSCALEm"),
+    Layout(r"\w+_HR", "*", r"STEM_LR_(difficult)", "*xSCALEd"),
+    *(Layout(r"\w+_HR", "*", r"STEM_LR_wild", f"*xSCALEw{number}", f"wild{number}") for number in range(1, 5)),
     Layout(r"\.", "*_HR", r"\.", "*_LRSCALE"),
     Layout(r"test_HR", "*_xSCALE", r"test_LR", "*_x1"),
     Layout(r"test_HR", "*", r"test_LR", "*"),
@@ -97,10 +97,10 @@ def find_pairs(folder: Path, scale: int = 4) -> list[Found]:
     """
     found: dict[tuple[str, str], Found] = {}
     for place in _places(folder, scale):
-        name = set_name(place)
         for layout in LAYOUTS:
             for sharp in _folders(place, layout.sharp, scale):
-                for low, version in _versions(place, layout, scale):
+                name, stem = set_name(sharp), re.escape(sharp.name.removesuffix("_HR"))
+                for low, version in _versions(place, layout._replace(low=layout.low.replace("STEM", stem)), scale):
                     pairs = _pairs(sharp, low, layout, scale)
                     if pairs and (name, version) not in found:
                         found[name, version] = Found(name, version, pairs)
@@ -111,18 +111,36 @@ def find_sharp(folder: Path) -> tuple[str, Path]:
     """A set's name and the folder of its sharp pictures: the one that a layout has for them, or the folder itself.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: There is no such folder, or several in it may be meant.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    inside = [each for pattern in SHARP for each in _folders(folder, pattern, 0) if pictures_in(each)]
-    return set_name(folder), inside[0] if inside and not pictures_in(folder) else folder
+    if pictures_in(folder):
+        return set_name(folder), folder
+    for pattern in SHARP:
+        inside = [each for each in _folders(folder, pattern, 0) if pictures_in(each)]
+        if len(inside) > 1:
+            raise ValueError(f"{folder} has pictures in {' and '.join(each.name for each in inside)}: name one of them")
+        if inside:
+            return set_name(inside[0]), inside[0]
+    return set_name(folder), folder
 
 
 def pictures_in(folder: Path) -> dict[str, Path]:
-    """The picture files right in a folder by their names without ending, sorted."""
+    """The picture files right in a folder by their names without ending, sorted.
+
+    Raises:
+        ValueError: Two differ in their ending alone.
+    """
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
-    return {path.stem: path for path in files if not path.name.startswith(".")}
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise ValueError(f"{path} and {found[path.stem].name} have the same name but for their endings")
+        found[path.stem] = path
+    return found
 
 
 def set_name(folder: Path) -> str:

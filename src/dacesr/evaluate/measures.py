@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dacesr.featurefile import DOWNLOADS, LPIPS_WEIGHTS, TORCHVISION, load_lpips, load_niqe
-from dacesr.metrics import gmsd, lpips, niqe, psnr, ssim
+from dacesr.featurefile import DOWNLOADS, LPIPS_WEIGHTS, TORCHVISION, load_dists, load_lpips, load_niqe
+from dacesr.metrics import dists, gmsd, lpips, niqe, psnr, ssim
 from dacesr.tensorfile import sha256_of
 
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -75,7 +75,7 @@ def _lpips(files: Sequence[Path], border: int, device: torch.device) -> Compare:
 
 
 def _dists(files: Sequence[Path], border: int, device: torch.device) -> Compare:
-    raise NotImplementedError
+    return partial(dists, network=load_dists(*files).to(device))
 
 
 def _niqe(files: Sequence[Path], border: int, device: torch.device) -> Compare:
@@ -99,7 +99,8 @@ KINDS: dict[str, _Kind] = {
     "lpips_squeeze": _lpips_kind("LPIPS-Squeeze", TORCHVISION["squeezenet"], "squeeze.pth"),
     "lpips_s": _lpips_kind("LPIPS-S", "squeezenet_v1.1_keras.h5", "squeeze.pth"),
     "dists": _Kind(
-        "DISTS", 3, False, _dists, (TORCHVISION["vgg16"], "weights.pt"), "https://github.com/dingkeyan93/DISTS"
+        "DISTS", 3, False, _dists, (TORCHVISION["vgg16"], "weights.pt"), "https://github.com/dingkeyan93/DISTS",
+        smallest=32,
     ),
     "niqe": _Kind(
         "NIQE", 2, False, _niqe, ("niqe_pris_params.npz",), "https://github.com/XPixelGroup/BasicSR",
