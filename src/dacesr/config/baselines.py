@@ -53,8 +53,8 @@ class SRResNetConfig(_BlocksConfig):
     scale: Literal[2, 3, 4] = Field(4, description="output pixels per input pixel along each side")
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: four maps, and the output."""
-        return _bytes(itemsize, 4 * self.num_feat, self.scale)
+        """An upper estimate of what the network holds for each input pixel, in bytes: four maps, head and output."""
+        return _bytes(itemsize, self.num_feat * (4 + _head_maps(self.scale)), self.scale)
 
 
 class EDSRConfig(_BlocksConfig):
@@ -74,8 +74,8 @@ class EDSRConfig(_BlocksConfig):
     )
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: four maps, and the output."""
-        return _bytes(itemsize, 4 * self.num_feat, self.scale)
+        """An upper estimate of what the network holds for each input pixel, in bytes: four maps, head and output."""
+        return _bytes(itemsize, self.num_feat * (4 + _head_maps(self.scale)), self.scale)
 
 
 class RRDBConfig(_BlocksConfig):
@@ -96,12 +96,13 @@ class RRDBConfig(_BlocksConfig):
         return (self.scale * self.unshuffle).bit_length() - 1
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: features that grow, the output.
+        """An upper estimate of what the network holds for each input pixel, in bytes: features that grow, or the head.
 
         The pixels of the body are fewer where some become channels.
         """
-        channels = 6 * self.num_feat + 8 * self.num_grow_ch
-        return _bytes(itemsize, math.ceil(channels / self.unshuffle**2), self.scale)
+        body = 8 * (self.num_feat + self.num_grow_ch) / self.unshuffle**2
+        head = self.num_feat * (2 + _head_maps(self.scale, self.unshuffle))
+        return _bytes(itemsize, max(body, head), self.scale)
 
 
 class RLFNConfig(_BlocksConfig):
@@ -121,10 +122,15 @@ class RLFNConfig(_BlocksConfig):
     img_range: PositiveFloat = Field(255.0, description="what white was in training")
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: five maps, and the output."""
-        return _bytes(itemsize, 5 * max(self.num_feat, self.mid_feat), self.scale)
+        """An upper estimate of what the network holds for each input pixel, in bytes: nine maps, and the output."""
+        return _bytes(itemsize, 9 * max(self.num_feat, self.mid_feat), self.scale)
 
 
-def _bytes(itemsize: int, channels: int, scale: int) -> int:
+def _head_maps(scale: int, unshuffle: int = 1) -> float:
+    """Maps of the input's size that a head takes: two of the output's, in a strip of a sixth of 256 x 256 pixels."""
+    return 2 * scale**2 * min(1, unshuffle**2 / 6)
+
+
+def _bytes(itemsize: int, channels: float, scale: int) -> int:
     """Of so many channels of the weights' type and of two outputs of fp32, with a fifth to spare."""
     return math.ceil(1.2 * (itemsize * channels + 4 * 2 * 3 * scale**2))

@@ -100,7 +100,7 @@ KINDS: dict[str, _Kind] = {
     "lpips_s": _lpips_kind("LPIPS-S", "squeezenet_v1.1_keras.h5", "squeeze.pth"),
     "dists": _Kind(
         "DISTS", 3, False, _dists, (TORCHVISION["vgg16"], "weights.pt"), "https://github.com/dingkeyan93/DISTS",
-        smallest=32,
+        smallest=16,
     ),
     "niqe": _Kind(
         "NIQE", 2, False, _niqe, ("niqe_pris_params.npz",), "https://github.com/XPixelGroup/BasicSR",
