@@ -1,12 +1,14 @@
 """SRResNet, EDSR and RRDBNet: published numbers and sizes, files as they were released, and what `Upscaler` needs."""
 
 import copy
+from itertools import accumulate
 
 import pytest
 import torch
 from pydantic import ValidationError
 from recorded import recorded
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from weights_by_name import fill
 
@@ -14,6 +16,7 @@ from dacesr.checkpoint import CheckpointError, describe, load_restorer, save_res
 from dacesr.config import EDSRConfig, RRDBConfig, SRResNetConfig, explain
 from dacesr.inference import Upscaler
 from dacesr.nets import heads
+from dacesr.nets.baselines import BASELINES
 from dacesr.nets.convnets import EDSR, RRDB, SRResNet
 
 MEAN = torch.tensor((0.4488, 0.4371, 0.4040))
@@ -279,3 +282,26 @@ def test_a_file_that_does_not_fit_names_the_tensors(tensors, said):
     with pytest.raises(CheckpointError) as caught:
         load_restorer(tensors)
     assert said in str(caught.value)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SRResNetConfig(num_feat=32, num_block=1, scale=2),
+        EDSRConfig(num_feat=32, num_block=1, scale=4),
+        RRDBConfig(num_feat=32, num_block=1, num_grow_ch=16, scale=1),
+        RRDBConfig(num_feat=32, num_block=1, num_grow_ch=16, scale=2, unshuffle=2),
+        RRDBConfig(num_feat=32, num_block=1, num_grow_ch=16, scale=1, unshuffle=4),
+    ],
+)
+def test_the_estimate_of_memory_is_above_what_tensors_take_and_not_far(config):
+    side = 256
+    net, x = BASELINES[config.kind][1](config), torch.rand(1, 3, side, side)
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        net(x)
+    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns()))
+    assert 1 < config.bytes_per_pixel(4) * side**2 / max(held) < 3
