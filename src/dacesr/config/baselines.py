@@ -29,8 +29,8 @@ class SRVGGConfig(Config):
         return self.num_conv
 
     def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: three maps or four outputs."""
-        return math.ceil(1.2 * max(3 * itemsize * self.num_feat, 4 * 4 * 3 * self.scale**2))
+        """An upper estimate of what the network holds for each input pixel, in bytes: five maps or four outputs."""
+        return math.ceil(1.2 * max(5 * itemsize * self.num_feat, 4 * 4 * 3 * self.scale**2))
 
 
 class _BlocksConfig(Config):

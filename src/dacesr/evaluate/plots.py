@@ -20,6 +20,7 @@ def plane(means: Sequence[Mean], measures: dict[str, Measure]) -> "Figure":
         ValueError: PSNR-Y or LPIPS was not measured.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     distance = next((name for name in LPIPS_ORDER if name in measures), None)
     if distance is None or "psnr_y" not in measures:
@@ -42,6 +43,7 @@ def plane(means: Sequence[Mean], measures: dict[str, Measure]) -> "Figure":
             ax.set_title(f"{chosen}, {version}", fontsize=9)
             ax.grid(alpha=0.3)
             ax.tick_params(labelsize=8)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
         row[0].set_ylabel(f"{measures[distance].title} (better upwards)", fontsize=9)
     for ax in axes[-1]:
         ax.set_xlabel("PSNR-Y in dB", fontsize=9)
