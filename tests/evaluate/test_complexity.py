@@ -44,6 +44,18 @@ def test_a_restorer_by_hand() -> None:
     assert found.scan_macs == 36 * 4 * d * n
 
 
+@pytest.mark.parametrize(("modulation", "modulate"), [("spatial", "both"), ("global", "add"), ("release", "both")])
+def test_a_modulation_by_hand(modulation: str, modulate: str) -> None:
+    plain = RestorerConfig(embed_dim=8, depths=(1, 1), head="pixelshuffledirect", condition_dim=5)
+    found = count(plain.model_copy(update={"modulation": modulation, "modulate": modulate}), side=6)
+    without = count(plain, side=6)
+    wide = {"both": 16, "add": 8}[modulate]
+    projection, resizing = 144 * 5 * wide, 6 * 12 * 12 * wide + 6 * 12 * 6 * wide  # columns, then rows
+    macs = {"spatial": 2 * (projection + resizing), "global": 2 * 5 * wide, "release": 0}[modulation]
+    parameters = 0 if modulation == "release" else 2 * (5 + 1) * wide
+    assert found == (without.parameters + parameters, without.macs + macs, without.scan_macs)
+
+
 def test_attention_by_hand() -> None:
     swinir = NETWORKS["swinir"].model_validate(
         {"embed_dim": 6, "depths": [1], "heads": [2], "window": 4, "head": "pixelshuffledirect", "scale": 2}
@@ -73,6 +85,21 @@ def test_time_and_memory_side_by_side() -> None:
         assert peaks[0] is not None
         assert peaks[1] is not None
         assert output < peaks[0] < peaks[1] < 100 * output
+
+
+def test_a_network_that_needs_a_condition_and_rounds_that_end() -> None:
+    config = RestorerConfig(embed_dim=8, depths=(1,), head="pixelshuffledirect", modulation="spatial")
+    before = torch.get_rng_state()
+    cost = measure(
+        {"it": config},
+        side=40,
+        device=torch.device("cpu"),
+        rounds=9,
+        max_seconds=0,
+        console=Console(file=io.StringIO()),
+    )["it"]
+    assert len(cost.rounds) == 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_command_writes_what_it_shows(bilinear_file: Path, photos: Path, tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dacesr.checkpoint import KINDS
-from dacesr.config import NetworkConfig
+from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig
+from dacesr.nets.modulation import WHOLE
+from dacesr.nets.restorer import Restorer
 
 Shape = Sequence[int]
+
+TOKENS = 1 + TaggerConfig.preset("lite").grid ** 2  # of a condition; RAM gives as many
 
 
 class Complexity(NamedTuple):
@@ -32,10 +36,10 @@ def count(config: NetworkConfig, side: int = 256) -> Complexity:
 
     As usual for such tables biases, activations, normalisation, interpolation and gates are left out. A scan takes four
     multiply-adds for every channel, state and token: delta * A, (delta * u) * B, state * exp(delta * A) + that, and
-    the sum of C * state.
+    the sum of C * state. A modulation counts as part of the network, for conditions of `TOKENS` tokens.
 
     Args:
-        config: Of a network that upscales; its condition and extractor, if any, are not counted.
+        config: Of a network that upscales; an extractor is not counted.
         side: In pixels.
 
     Raises:
@@ -51,9 +55,14 @@ def count(config: NetworkConfig, side: int = 256) -> Complexity:
     }
     with torch.random.fork_rng(devices=[]):
         net = KINDS[config.kind].network(config).eval()
+        learned = config if isinstance(config, RestorerConfig) and config.learned_modulation else None
+        plain = Restorer(learned.model_copy(update={"modulation": "none"})) if learned else net
     counter = FlopCounterMode(display=False, custom_mapping={op: _shaped(f) for op, f in formulas.items()})
     with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad(), counter:
-        net(torch.empty(1, 3, side, side))  # with gradients, as without them heads work in strips that overlap
+        plain(torch.empty(1, 3, side, side))  # with gradients, as without them heads work in strips that overlap
+        if learned:  # apart, as the network looks at the numbers of its window, and there are none here
+            modulation, condition = net.get_submodule("modulation"), torch.empty(1, TOKENS, learned.condition_dim)
+            list(modulation(condition, side, side, torch.tensor([WHOLE])))
     flops = dict(counter.get_flop_counts()["Global"])
     scans = flops.pop(scan, 0)
     parameters = sum(parameter.numel() for parameter in net.parameters())
