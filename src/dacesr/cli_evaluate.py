@@ -78,7 +78,8 @@ def prepare(
             if isinstance(each, Failed):
                 failed = True
                 typer.echo(f"dacesr: {each.error}", err=True)
-    typer.echo(str(output / "manifest.json"))
+    if (output / "manifest.json").exists():
+        typer.echo(str(output / "manifest.json"))
     raise typer.Exit(1 if failed else 0)
 
 
@@ -193,6 +194,7 @@ def folder(
     measure: Measures = None,
     metrics: Metrics = None,
     limit: Limit = None,
+    scale: Annotated[int, typer.Option(min=0, max=8, help="Border in pixels that measures on luma leave out.")] = 4,
     device: Device = "auto",
 ) -> None:
     """Measure a folder of pictures, against references of the same names if there are some.
@@ -204,7 +206,7 @@ def folder(
     from dacesr.evaluate.run import compare_methods
     from dacesr.evaluate.sets import pictures_of
 
-    settings = _settings(output=output, measures=measure, metrics=metrics, device=device)
+    settings = _settings(output=output, measures=measure, metrics=metrics, scale=scale, device=device)
     with _called(output):
         chosen = pictures_of(reference or results, limit=limit, reference=reference is not None)
         title = f"{results}" + (f" against {reference}" if reference else ", without reference")

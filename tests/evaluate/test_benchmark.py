@@ -119,6 +119,17 @@ def test_new_measures_are_added_to_what_is_known(run: Run) -> None:
     assert enlarge.calls == 12
 
 
+def test_scores_of_other_pictures_stay(run: Run, photos: Path, tmp_path: Path) -> None:
+    enlarge = Enlarging()
+    plain = method("plain", enlarge)
+    run([plain])
+    (first,), _ = run([plain], chosen=find_sets(photos, spaces=["level1"], limit=1))
+    assert (enlarge.calls, len(first.scores)) == (6, 1)
+    assert len((tmp_path / "out" / first.file).read_text().splitlines()) == 1 + 3
+    run([plain])
+    assert enlarge.calls == 6
+
+
 def test_other_weights_pictures_or_code_are_measured_again(
     run: Run, photos: Path, sets: list[BenchmarkSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,5 +176,12 @@ def test_results_of_others(run: Run, sets: list[BenchmarkSet], tmp_path: Path) -
 
 
 def test_results_can_be_kept(run: Run, tmp_path: Path) -> None:
-    run([method("plain", Enlarging())], save_pictures=True)
+    enlarge = Enlarging(0.1)
+    run([method("plain", enlarge)])
+    known, _ = run([method("plain", enlarge)], save_pictures=True)
+    assert enlarge.calls == 12
     assert len(list((tmp_path / "out/pictures/plain").rglob("*.png"))) == 6
+    again, failures = run([results_of(tmp_path / "out/pictures/plain", "saved")])
+    assert failures == []
+    for old, new in zip(known, again, strict=True):
+        assert [score.values["psnr_y"] for score in old.scores] == [score.values["psnr_y"] for score in new.scores]

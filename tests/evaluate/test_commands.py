@@ -99,6 +99,13 @@ def test_folder_compares_two_folders(photos: Path, tmp_path: Path) -> None:
     assert float(row["mean"]) == pytest.approx(float(torch.stack(expected).mean()), abs=2e-3)
 
 
+def test_the_baseline_may_be_named_as_it_was_typed(photos: Path, bilinear_file: Path, tmp_path: Path) -> None:
+    call = ("table1", "bicubic", bilinear_file, "--set", photos, "--space", "bicubic", "--limit", 2, "-o", tmp_path)
+    result = evaluate(*call, "--baseline", bilinear_file, "--measure", "psnr_y")
+    assert result.exit_code == 0, result.stderr
+    assert "differences from bilinear" in (tmp_path / "table1.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -109,9 +116,14 @@ def test_folder_compares_two_folders(photos: Path, tmp_path: Path) -> None:
         (["table1", "bicubic", "--set", "PHOTOS", "--measure", "niqe"], "niqe needs niqe_pris_params.npz"),
         (["table1", "bicubic", "--set", "PHOTOS", "--baseline", "x"], "the baseline x is none of the methods bicubic"),
         (["table1", "bicubic", "--set", "PHOTOS", "--set", "PHOTOS"], "two sets are called"),
+        (["table1", "a b=PHOTOS", "a_b=PHOTOS", "--set", "PHOTOS"], "a b and a_b, which are one as names of files"),
+        (
+            ["table1", "bicubic", "--set", "PHOTOS", "--measure", "psnr_y", "--plot"],
+            "the plot needs the measures psnr_y",
+        ),
         (["table1", "bicubic", "--set", "PHOTOS", "--device", "abacus"], "abacus"),
         (["folder", "nowhere"], "nowhere is not a folder"),
-        (["folder", "PHOTOS"], "nothing could be measured"),
+        (["folder", "PHOTOS"], "nothing could be measured: psnr_y, ssim_y need references or larger"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(call: list[str], sentence: str, photos: Path, tmp_path: Path) -> None:

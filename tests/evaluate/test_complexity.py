@@ -108,13 +108,14 @@ def test_the_command_writes_what_it_shows(bilinear_file: Path, photos: Path, tmp
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.stderr
     listed = list(csv.DictReader((tmp_path / "out/table2.csv").read_text().splitlines()))
-    assert [row["network"] for row in listed] == ["base", str(bilinear_file)]
+    assert [row["network"] for row in listed] == ["base", "bilinear"]
     assert listed[0]["parameters M"] == "3.65"
-    assert float(listed[1][f"{photos.name} bicubic psnr_y"]) > 20
+    assert float(listed[1][f"{photos.name} bicubic PSNR-Y"]) > 20
     facts = json.loads((tmp_path / "out/table2.json").read_text())
     assert facts["side"] == 64
-    assert facts["networks"][0]["complexity"][0] == 3_651_159
-    assert (tmp_path / "out" / "scores" / str(bilinear_file).replace("/", "_")).is_dir()
+    assert facts["networks"][0]["complexity"]["parameters"] == 3_651_159
+    assert [(mean["method"], mean["measure"]) for mean in facts["means"]] == [("bilinear", "psnr_y")]
+    assert (tmp_path / "out" / facts["means"][0]["file"]).is_file()
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,14 @@ def test_names_that_differ_in_their_ending_alone_are_refused(tmp_path: Path) -> 
         find_sharp(folder)
 
 
+@pytest.mark.parametrize("missing", ["HR/b.png", "LR_bicubic/X4/bx4.png"])
+def test_also_one_that_is_missing_alone(tmp_path: Path, missing: str) -> None:
+    folder = tree(tmp_path, "HR/a.png", "HR/b.png", "LR_bicubic/X4/ax4.png", "LR_bicubic/X4/bx4.png")
+    (folder / missing).unlink()
+    with pytest.raises(ValueError, match="has no partner in"):
+        find_pairs(folder)
+
+
 def test_other_files_do_not_count(tmp_path: Path) -> None:
     folder = tree(
         tmp_path / "S", "HR/a.png", "HR/.b.png", "HR/notes.txt", "LR_bicubic/X4/ax4.png", "LR_bicubic/X4/Thumbs.db"

@@ -52,6 +52,15 @@ def test_pictures_that_are_too_small_or_have_no_reference_have_no_number(data: P
     assert apply(measures, torch.full_like(one, 0.5), None) == {}  # without structure NIQE has no value
 
 
+@pytest.mark.parametrize(("scale", "smallest"), [(2, 15), (4, 19), (8, 27)])
+def test_the_border_counts_in_the_smallest_size(scale: int, smallest: int) -> None:
+    measures, _ = load_measures(["psnr_y", "ssim_y"], None, scale=scale, device=CPU)
+    one, two = pair(smallest)
+    assert list(apply(measures, one, two)) == ["psnr_y", "ssim_y"]
+    assert list(apply(measures, one[..., 1:], two[..., 1:])) == ["psnr_y"]
+    assert apply(measures, one[..., : 2 * scale], two[..., : 2 * scale]) == {}
+
+
 def test_sizes_that_differ_are_an_error_with_both() -> None:
     measures, _ = load_measures(["psnr_y"], None, scale=4, device=CPU)
     with pytest.raises(ValueError, match=r"32.*20"):

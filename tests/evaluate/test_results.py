@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_means_and_intervals() -> None:
     first = means["bicubic", "level1", "psnr_y"]
     assert (first.mean, first.low, first.high, first.pictures, first.wanted) == (25.0, 20.0, 30.0, 2, 2)
     assert first.file == "scores/bicubic/Set-level1.csv"
-    assert means["ours", "level2", "psnr_y"][6:9] == (9.0, 1, 2)
+    assert means["ours", "level2", "psnr_y"][4:9] == (9.0, None, None, 1, 2)
     assert means["ours", "level1", COST].mean == 2.0
     assert means["ours", "level2", COST].mean == 4.0
     assert ("bicubic", "level1", COST) not in means
@@ -65,9 +66,19 @@ def test_differences_are_over_the_pictures_that_both_have() -> None:
     assert table.head == ["method", "level1\nPSNR-Y", "level1\nSSIM-Y", "level2\nPSNR-Y", "level2\nSSIM-Y"]
     (row,) = table.rows
     assert row[1] == "+1.50 [+1.00, +2.00] *"
-    assert row[3] == "-1.00 [-1.00, -1.00] *"
+    assert row[3] == "-1.00"  # of one picture
     with pytest.raises(ValueError, match="none of the methods bicubic, ours"):
         difference_tables(RESULTS, MEASURES, "theirs")
+
+
+def test_equal_pictures_have_infinite_psnr_and_no_interval(tmp_path: Path) -> None:
+    results = [result("a", "level1", math.inf, 30.0), result("b", "level1", math.inf, 31.0)]
+    means = summarise(results, MEASURES)
+    assert means[0][4:7] == (math.inf, None, None)
+    assert interval_tables(means, MEASURES)[0].rows[0][1] == ""
+    assert difference_tables(results, MEASURES, "a")[0].rows[0][1] == "+1.00"
+    paths = write_report(tmp_path, "t", "T", tables(means, MEASURES), [], means)
+    assert json.loads(paths[3].read_text(), parse_constant=pytest.fail)["means"][0]["mean"] is None
 
 
 def test_files_hold_what_tables_show(tmp_path: Path) -> None:

@@ -104,6 +104,23 @@ def test_a_changed_file_is_named(photos: Path, tmp_path: Path, harm: str) -> Non
         find_sets(tmp_path / "set")
 
 
+def test_the_pictures_it_is_made_of_are_not_written_over(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "set/HR").mkdir(parents=True)
+    write(tmp_path / "set/HR/0.png", read(photos / "2.png"))
+    before = hashes(tmp_path)
+    for folder in ("set", "set/HR"):
+        with pytest.raises(ValueError, match="set would write over the pictures that the set is made of"):
+            made(tmp_path / folder, tmp_path / "set", spaces=["bicubic"])
+    assert hashes(tmp_path) == before
+
+
+def test_an_output_below_a_file_is_one_sentence(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["evaluate", "prepare", str(photos), "-o", str(tmp_path / "file"), "--limit", "1"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"dacesr: the folder {tmp_path / 'file' / 'HR'} cannot be made: Not a directory\n"
+
+
 def test_another_set_is_not_mixed_in(photos: Path, tmp_path: Path) -> None:
     made(photos, tmp_path / "set", spaces=["bicubic"])
     with pytest.raises(ValueError, match="holds a set of seed 0, not 1: choose another output"):

@@ -1,9 +1,9 @@
 """Methods on sets of pictures: every picture's scores, kept in files that a later run goes on from.
 
     OUT/scores/METHOD/SET-VERSION.csv   a row for each picture: measures, seconds, megapixels of the result
-    OUT/pictures/METHOD/SET-VERSION/    the results themselves, if wanted
+    OUT/pictures/METHOD/SET/VERSION/    the results themselves, if wanted
 
-A row holds for what decides it: the weights, the pictures (the set's manifest), and the code (`code_version`); where
+A row holds for what decides it: the weights, the picture's files and degradation, and the code (`code_version`); where
 one of these is another, or a measure is new, the picture is done again. The methods take turns on every picture, so
 that whatever else the machine does meets all of them alike, and their seconds can be compared.
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from dacesr.evaluate.measures import Measure, apply
-from dacesr.evaluate.methods import Method
+from dacesr.evaluate.methods import Method, find_results
 from dacesr.evaluate.scores import Score, read_scores, write_scores
 from dacesr.evaluate.sets import BenchmarkSet
 from dacesr.evaluate.version import code_version
@@ -94,6 +94,7 @@ class Benchmark:
         self.failures: list[str] = []
         self._wanted = frozenset(f"{name}={one.key}" if one.key else name for name, one in measures.items())
         self._known: dict[tuple[str, str, str], dict[str, Row]] = {}
+        self._results: dict[tuple[str, str, str], dict[str, Path | str]] = {}
         self._warm: set[str] = set()
 
     def run(self) -> list[Result]:
@@ -108,7 +109,10 @@ class Benchmark:
         """
         for chosen in self._sets:
             for method in self._methods:
-                self._known[method.name, chosen.name, chosen.version] = self._read(method, chosen)
+                place = method.name, chosen.name, chosen.version
+                self._known[place] = self._read(method, chosen)
+                if method.folder is not None:
+                    self._results[place] = find_results(method.folder, chosen.names, chosen.name, chosen.version)
         total = sum(len(chosen) for chosen in self._sets)
         with progress_bar(self._console) as progress:
             bar = progress.add_task("measuring", total=total)
@@ -144,7 +148,7 @@ class Benchmark:
     ) -> Score:
         values: dict[str, float] = {}
         if method.enlarge is None:
-            result = read(method.result(name, chosen.name, chosen.version))
+            result = read(self._result_of(method, chosen, name))
         elif small is None:
             raise ValueError("the set has no low-resolution picture to enlarge")
         else:
@@ -154,7 +158,7 @@ class Benchmark:
             values = {SECONDS: time.perf_counter() - start, MEGAPIXELS: result.shape[2] * result.shape[3] / 1e6}
             result = (result * 255).round() / 255  # as a file would hold it
         if self._save and method.enlarge is not None:
-            path = self._output / "pictures" / f"{_plain(method.name)}/{chosen.name}-{chosen.version}/{name}.png"
+            path = self._picture_file(method, chosen, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, result)
         target = None if reference is None else reference.to(self._device)
@@ -169,10 +173,10 @@ class Benchmark:
 
     def _key(self, method: Method, chosen: BenchmarkSet, name: str) -> str | None:
         """Of what decides a method's score of a picture; None where its result is missing."""
-        facts = [method.key, chosen.manifest, code_version()]
+        facts = [method.key, chosen.contents[name], code_version()]
         if method.enlarge is None:
             try:
-                facts.append(sha256_of(method.result(name, chosen.name, chosen.version)))
+                facts.append(sha256_of(self._result_of(method, chosen, name)))
             except (ValueError, OSError) as error:
                 self._fail(f"{method.name} on {chosen.name} {chosen.version}: {error}")
                 return None
@@ -180,7 +184,8 @@ class Benchmark:
 
     def _has(self, method: Method, chosen: BenchmarkSet, name: str, key: str | None) -> bool:
         row = self._known[method.name, chosen.name, chosen.version].get(name)
-        return row is not None and row.key == key and row.measured >= self._wanted
+        saved = not self._save or method.enlarge is None or self._picture_file(method, chosen, name).exists()
+        return row is not None and row.key == key and row.measured >= self._wanted and saved
 
     def _keep(self, method: Method, chosen: BenchmarkSet, row: Row) -> None:
         """Add a row, with what else is known of the same picture, and write the file."""
@@ -199,8 +204,18 @@ class Benchmark:
         return {
             score.picture: Row(before.get("key", ""), frozenset(before.get("measured", "").split()), score)
             for before, score in found
-            if score.picture in chosen.names
         }
+
+    def _result_of(self, method: Method, chosen: BenchmarkSet, name: str) -> Path:
+        """The file of a picture in a folder of results; ValueError where it is missing."""
+        found = self._results[method.name, chosen.name, chosen.version][name]
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+    def _picture_file(self, method: Method, chosen: BenchmarkSet, name: str) -> Path:
+        folder = self._output / "pictures" / plain(method.name) / plain(chosen.name) / plain(chosen.version)
+        return folder / f"{name}.png"
 
     def _result(self, method: Method, chosen: BenchmarkSet) -> Result:
         rows = self._known[method.name, chosen.name, chosen.version]
@@ -217,9 +232,9 @@ class Benchmark:
 
 def score_file(method: str, chosen: str, version: str) -> str:
     """Where the scores of a method on a set are, relative to the folder of results."""
-    return f"scores/{_plain(method)}/{_plain(chosen)}-{_plain(version)}.csv"
+    return f"scores/{plain(method)}/{plain(chosen)}-{plain(version)}.csv"
 
 
-def _plain(name: str) -> str:
-    """A name as a file may be called everywhere."""
+def plain(name: str) -> str:
+    """A name as a file may be called everywhere; others may become the same."""
     return re.sub(r"[^\w.@+-]", "_", name)

@@ -186,8 +186,9 @@ def _versions(place: Path, layout: Layout, scale: int) -> Iterator[tuple[Path, s
 def _pairs(sharp: Path, low: Path, layout: Layout, scale: int) -> list[Pair]:
     ours, theirs = (_named(*part, scale) for part in ((sharp, layout.sharp_name), (low, layout.low_name)))
     common = [Pair(name, ours[name], theirs[name]) for name in ours if name in theirs]
-    if common and len(common) < min(len(ours), len(theirs)):
-        missing = next(iter([*(set(ours) - set(theirs)), *(set(theirs) - set(ours))]))
+    alone = sorted(ours.keys() ^ theirs.keys())
+    if common and alone:
+        missing = alone[0]
         raise ValueError(f"{(ours | theirs)[missing]} has no partner in {low if missing in ours else sharp}")
     return common
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dacesr.featurefile import DOWNLOADS, LPIPS_WEIGHTS, TORCHVISION, load_dists, load_lpips, load_niqe
 from dacesr.metrics import dists, gmsd, lpips, niqe, psnr, ssim
+from dacesr.metrics.planes import check_pair
 from dacesr.tensorfile import sha256_of
 
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +64,8 @@ class _Kind(NamedTuple):
     files: tuple[str, ...] = ()
     source: str = ""  # where the files are to be had
     reference: bool = True
-    smallest: int = 1
+    smallest: int = 1  # inside the border
+    bordered: bool = False
 
 
 def _pixels(metric: Callable[..., Tensor], y_channel: bool) -> Callable[[Sequence[Path], int, torch.device], Compare]:
@@ -89,8 +91,8 @@ def _lpips_kind(title: str, features: str, linear: str) -> _Kind:
 
 
 KINDS: dict[str, _Kind] = {
-    "psnr_y": _Kind("PSNR-Y", 2, True, _pixels(psnr, True)),
-    "ssim_y": _Kind("SSIM-Y", 4, True, _pixels(ssim, True), smallest=19),
+    "psnr_y": _Kind("PSNR-Y", 2, True, _pixels(psnr, True), bordered=True),
+    "ssim_y": _Kind("SSIM-Y", 4, True, _pixels(ssim, True), smallest=11, bordered=True),
     "psnr_rgb": _Kind("PSNR", 2, True, _pixels(psnr, False)),
     "ssim_rgb": _Kind("SSIM", 4, True, _pixels(ssim, False), smallest=11),
     "gmsd": _Kind("GMSD", 4, False, lambda files, border, device: gmsd, smallest=3),
@@ -171,7 +173,8 @@ def _load(name: str, folder: Path | None, scale: int, device: torch.device) -> M
     files = [path for file in kind.files if (path := _find(file, folder))]
     key = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16] if files else ""
     compare = kind.make(files, scale, device)
-    return Measure(name, kind.title, kind.digits, kind.higher, kind.reference, kind.smallest, key, compare)
+    smallest = kind.smallest + 2 * scale * kind.bordered
+    return Measure(name, kind.title, kind.digits, kind.higher, kind.reference, smallest, key, compare)
 
 
 @torch.no_grad()
@@ -186,6 +189,8 @@ def apply(measures: Mapping[str, Measure], result: Tensor, reference: Tensor | N
     Raises:
         ValueError: The sizes differ.
     """
+    if reference is not None:
+        check_pair(result, reference)
     found = {}
     for name, measure in measures.items():
         if (measure.reference and reference is None) or min(result.shape[2:]) < measure.smallest:

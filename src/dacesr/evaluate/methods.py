@@ -1,7 +1,6 @@
 """What is compared: classical enlargement, networks, and folders of results that anything may have made."""
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ CLASSICAL: dict[str, Kernel] = {"bicubic": "cubic", "lanczos": "lanczos3"}
 DEFAULT = (*CLASSICAL, "all")
 ALL = "all"  # stands for all bundled models
 WITH_STRENGTH = re.compile(r"(?P<model>.+)@(?P<strength>\d*\.?\d+)")
-NAMED = re.compile(r"(?P<name>[\w .@+-]+)=(?P<source>.+)")
+NAMED = re.compile(r"(?P<name>[^=/]+)=(?P<source>.+)")
+ADDED = re.compile(r"|x\d|([^\w]|_|x\d).*")  # to a picture's name in the name of its result
 
 
 @dataclass(frozen=True)
@@ -40,41 +40,39 @@ class Method:
     enlarge: Callable[[Tensor], Tensor] | None = None
     folder: Path | None = None
 
-    def result(self, name: str, chosen: str, version: str) -> Path:
-        """The file in the folder of results that shows a picture.
 
-        Args:
-            name: Of the picture.
-            chosen: Of the set; a subfolder of that name is looked into first, if there is one.
-            version: Of its low-resolution pictures, such as `level1`, likewise.
+def find_results(folder: Path, names: Sequence[str], chosen: str = "", version: str = "") -> dict[str, Path | str]:
+    """Pictures' results: files with their names, or with their names and what a program added (`_x4`, `_out`, `x4`).
 
-        Raises:
-            ValueError: There is none, or more than one.
-        """
-        assert self.folder is not None
-        return find_result(self.folder, name, chosen, version)
+    A file that could be of several pictures is that of the longest name.
 
+    Args:
+        folder: Of results.
+        names: Of all pictures.
+        chosen: Of the set; a subfolder of that name is looked into first, if there is one.
+        version: Of its low-resolution pictures, such as `level1`, likewise.
 
-def find_result(folder: Path, name: str, chosen: str = "", version: str = "") -> Path:
-    """A picture's result: a file with its name, or with its name and what a program added (`_x4`, `_out`, `x4`).
-
-    Raises:
-        ValueError: There is none, or more than one.
+    Returns:
+        For each picture its file, or a sentence on why there is none.
     """
     candidates = (folder / chosen / version, folder / version, folder / chosen, folder)
     place = next(path for path in candidates if path.is_dir() or path == folder)
-    parent, stem = (place / name).parent, Path(name).name
-    files = [path for path in list_pictures(parent) if path.parent == parent] if parent.is_dir() else []
-    same = [path for path in files if path.stem == stem]
-    found = same or [
-        path
-        for path in files
-        if re.fullmatch(re.escape(stem) + r"(x\d|[^\w]|_).*|" + re.escape(stem) + r"x\d", path.stem)
-    ]
-    if len(found) != 1:
-        listed = f"{len(found)} files ({', '.join(path.name for path in found[:3])}, ...)" if found else "no file"
-        raise ValueError(f"{place} holds {listed} for the picture {name}")
-    return found[0]
+    files: dict[str, list[Path]] = {name: [] for name in names}
+    for path in list_pictures(place):
+        stem = path.relative_to(place).with_suffix("").as_posix()
+        fitting = [name for name in names if stem.startswith(name) and ADDED.fullmatch(stem[len(name) :])]
+        if fitting:
+            files[max(fitting, key=len)].append(path)
+    return {name: _only(name, found, place) for name, found in files.items()}
+
+
+def _only(name: str, files: Sequence[Path], place: Path) -> Path | str:
+    """The one with just the picture's name, or the only one."""
+    found = [path for path in files if path.stem == Path(name).name] or list(files)
+    if len(found) == 1:
+        return found[0]
+    listed = f"{len(found)} files ({', '.join(path.name for path in found[:3])}, ...)" if found else "no file"
+    return f"{place} holds {listed} for the picture {name}"
 
 
 def results_of(folder: Path, name: str | None = None) -> Method:
@@ -105,7 +103,8 @@ def find_methods(
         ValueError: A model can't be loaded or has another scale, a folder is missing, or two methods have one name.
     """
     wanted = [part for name in names for part in (bundled_names() if name == ALL else [name])]
-    methods = [_method(name, scale, device, precision, tile) for name in dict.fromkeys(wanted)]
+    found = [_method(name, scale, device, precision, tile) for name in dict.fromkeys(wanted)]
+    methods = list({(method.name, method.key): method for method in found}.values())
     taken = [method.name for method in methods]
     if twice := next((name for name in taken if taken.count(name) > 1), None):
         raise ValueError(f"two methods are called {twice}: give one another name, as in NAME={twice}")
@@ -137,14 +136,15 @@ def _network(name: str | None, source: str, scale: int, device: str, precision: 
     facts = (sha256_of(weights), up.strength, up.precision, up.device.type, tile)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     if name is None:
-        name = _short(model, path) + (f"@{strength:g}" if strength is not None else "")
+        name = short_name(model) + (f"@{strength:g}" if strength is not None else "")
     return Method(name, key, partial(up, tile=tile))
 
 
-def _short(model: str, path: Path) -> str:
+def short_name(model: str) -> str:
     """A bundled name or hub id as it is; of a file its stem, or that of its folder where it is `model.safetensors`."""
-    if os.fspath(path) != os.path.expanduser(model):
-        return model if model != "default" else path.stem
+    path = Path(model).expanduser()
+    if not path.is_file():
+        return resolve(model).stem if model == "default" else model
     return path.parent.name if path.stem == "model" and path.parent.name else path.stem
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,9 @@ from dacesr.config import NETWORKS, PRESETS, NetworkConfig, RestorerConfig, Tagg
 from dacesr.device import find_device
 from dacesr.evaluate.complexity import Complexity, count
 from dacesr.evaluate.costs import Cost, measure
-from dacesr.evaluate.methods import find_methods
-from dacesr.evaluate.results import MAIN, Mean, summarise
+from dacesr.evaluate.measures import Measure
+from dacesr.evaluate.methods import find_methods, short_name
+from dacesr.evaluate.results import MAIN, Mean, as_facts, score_column, summarise
 from dacesr.evaluate.run import Outcome, Settings, measure_methods
 from dacesr.evaluate.sets import BenchmarkSet
 from dacesr.evaluate.tables import Cell, Table, as_latex, as_markdown, ranks, show
@@ -118,7 +119,7 @@ def table2(
     """
     networks = find_networks(names or DEFAULT)
     device = find_device(settings.device)
-    means, failures = _quality([name for name in networks if _is_weights(name)], sets, settings)
+    means, measures, failures = _quality([name for name in networks if _is_weights(name)], sets, settings)
     costs = {}
     if timed:
         costs = measure(
@@ -132,9 +133,10 @@ def table2(
     measured = [
         Measured(name, count(config, side), costs.get(name), PAPER.get(name)) for name, config in networks.items()
     ]
-    table = network_table(measured, side, means)
+    table = network_table(measured, side, means, measures)
     show([table], NOTES)
-    files = _write(settings.output, table, measured, {"side": side, "device": str(device), **_machine()})
+    facts = {"side": side, "device": str(device), **_machine(), "means": list(map(as_facts, means))}
+    files = _write(settings.output, table, measured, facts)
     return Outcome(files, failures)
 
 
@@ -142,19 +144,18 @@ def _is_weights(name: str) -> bool:
     return name not in PRESETS and name not in NETWORKS
 
 
-def _quality(names: Sequence[str], sets: Sequence[BenchmarkSet], settings: Settings) -> tuple[list[Mean], list[str]]:
-    """Means of PSNR-Y and LPIPS of weights on sets, under the names of the table."""
+def _quality(
+    names: Sequence[str], sets: Sequence[BenchmarkSet], settings: Settings
+) -> tuple[list[Mean], Mapping[str, Measure], list[str]]:
+    """Means of PSNR-Y and LPIPS of weights on sets, the measures, and what failed."""
     if not names or not sets:
-        return [], []
-    methods = [
-        replace(method, name=name)
-        for name in names
-        for method in find_methods(
-            [name], scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
-        )
-    ]
+        return [], {}, []
+    methods = find_methods(
+        names, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
+    )
     results, measures, failures = measure_methods(methods, sets, settings)
-    return [mean for mean in summarise(results, measures) if mean.measure in MAIN], failures
+    means = [mean for mean in summarise(results, measures) if mean.measure in MAIN]
+    return means, measures, failures
 
 
 def _machine() -> dict[str, object]:
@@ -170,7 +171,7 @@ def _write(output: Path, table: Table, measured: Sequence[Measured], facts: Mapp
         "md": f"# Table II: networks\n\n{NOTES}\n{as_markdown(table)}\n",
         "tex": f"% needs \\usepackage{{booktabs}}\n{as_latex(table)}\n",
         "csv": text.getvalue(),
-        "json": json.dumps({**facts, "networks": [asdict(one) for one in measured]}, indent=1) + "\n",
+        "json": json.dumps({**facts, "networks": list(map(_facts, measured))}, indent=1) + "\n",
     }
     output.mkdir(parents=True, exist_ok=True)
     for ending, content in contents.items():
@@ -178,30 +179,36 @@ def _write(output: Path, table: Table, measured: Sequence[Measured], facts: Mapp
     return [output / f"table2.{ending}" for ending in contents]
 
 
-def network_table(measured: Sequence[Measured], side: int, means: Sequence[Mean] = ()) -> Table:
+def network_table(
+    measured: Sequence[Measured], side: int, means: Sequence[Mean], measures: Mapping[str, Measure]
+) -> Table:
     """Rows of Table II; columns of the paper's own numbers, of ours, and of quality where it was measured."""
     times = [one.cost and one.cost.seconds for one in measured]
     memory = [one.cost and one.cost.peak_bytes and one.cost.peak_bytes / 2**20 for one in measured]
     scans = [one.complexity.scan_macs / 1e9 or None for one in measured]
     columns = {
         "parameters\nM": [f"{one.complexity.parameters / 1e6:.2f}" for one in measured],
-        "in the\npaper": [f"{one.published.parameters:.2f}" if one.published else "" for one in measured],
+        "M in the\npaper": [f"{one.published.parameters:.2f}" if one.published else "" for one in measured],
         "GMAC": [f"{one.complexity.macs / 1e9:.1f}" for one in measured],
-        "in the\npaper ": [f"{one.published.gmacs:.0f}" if one.published and side == 256 else "" for one in measured],
+        "GMAC in\nthe paper": [
+            f"{one.published.gmacs:.0f}" if one.published and side == 256 else "" for one in measured
+        ],
         "GMAC of\nthe scan": ["" if macs is None else f"{macs:.1f}" for macs in scans],
     }
     cells: dict[str, Sequence[str | Cell]] = dict(columns)
     if any(times):
-        cells |= {"seconds": _numbers(times, 3), f"over\n{OURS}": _ratios(measured, times)}
+        cells |= {"seconds": _numbers(times, 3), f"seconds\nover {OURS}": _ratios(measured, times)}
     if any(memory):
-        cells |= {"peak\nMiB": _numbers(memory, 0), f"over\n{OURS} ": _ratios(measured, memory)}
+        cells |= {"peak\nMiB": _numbers(memory, 0), f"peak\nover {OURS}": _ratios(measured, memory)}
     for chosen, version, name in dict.fromkeys((mean.set, mean.version, mean.measure) for mean in means):
         own = {mean.method: mean for mean in means if (mean.set, mean.version, mean.measure) == (chosen, version, name)}
-        cells[f"{chosen} {version}\n{name}"] = [
-            Cell(f"{own[one.name].mean:.3f}", own[one.name].file) if one.name in own else "" for one in measured
-        ]
-    rows = [[one.name, *(column[place] for column in cells.values())] for place, one in enumerate(measured)]
-    return Table(f"Networks, input of {side} x {side}", ["network", *(head.rstrip(" ") for head in cells)], rows)
+        column = [own.get(short_name(one.name)) for one in measured]
+        cells[f"{chosen} {version}\n{measures[name].title}"] = score_column(column, measures[name])
+    rows = [
+        [short_name(one.name) if _is_weights(one.name) else one.name, *(column[place] for column in cells.values())]
+        for place, one in enumerate(measured)
+    ]
+    return Table(f"Networks, input of {side} x {side}", ["network", *cells], rows)
 
 
 def _numbers(values: Sequence[float | None], digits: int) -> list[Cell]:
@@ -212,6 +219,11 @@ def _numbers(values: Sequence[float | None], digits: int) -> list[Cell]:
 def _ratios(measured: Sequence[Measured], values: Sequence[float | None]) -> list[Cell]:
     own = next((value for one, value in zip(measured, values, strict=True) if one.name == OURS), None)
     return [Cell("" if value is None or not own else f"{value / own:.2f}") for value in values]
+
+
+def _facts(one: Measured) -> dict[str, object]:
+    parts = {"complexity": one.complexity, "cost": one.cost, "published": one.published}
+    return {"name": one.name, **{name: None if part is None else part._asdict() for name, part in parts.items()}}
 
 
 def _text(part: str | Cell) -> str:

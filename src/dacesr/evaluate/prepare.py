@@ -56,6 +56,8 @@ def prepare_set(
     files = dict(list(pictures_in(place).items())[:limit])
     if not files:
         raise ValueError(f"{place} holds no picture")
+    if place.resolve() == (output / "HR").resolve():
+        raise ValueError(f"{output} would write over the pictures that the set is made of: choose another output")
     manifest = _begun(output, name, seed, scale)
     for picture, source in files.items():
         record = manifest["pictures"].setdefault(picture, {"LR": {}})
@@ -99,16 +101,23 @@ def _made(
     if not missing and _is(sharp_file, {"sha256": record["HR"]}):
         return
     sharp = cropped(read(source), scale, str(source))
-    sharp_file.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(sharp_file.parent)
     write(sharp_file, sharp)
     record["HR"] = sha256_of(sharp_file)
     for space in missing:
         small, drawn = degraded(sharp, picture, space=space, seed=seed, scale=scale)
         target = _low(output, space, scale, picture)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         write(target, small)
         record["LR"][space] = {"sha256": sha256_of(target), **described(drawn)}
         yield Made(picture, target, (sharp.shape[-1], sharp.shape[-2]), (small.shape[-1], small.shape[-2]), drawn)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _low(output: Path, space: str, scale: int, picture: str) -> Path:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,8 @@ from dacesr.tensorfile import write_whole
 COST = "seconds_per_megapixel"
 MAIN = ("psnr_y", *LPIPS_ORDER)  # what the first table of a set shows, as in the paper; a second one has the others
 NOTES = """Means over pictures; in brackets how many of them, where a method could not do all. The best of a column is
-bold, the second underlined. Intervals hold the mean of other pictures like these with 95 % confidence (bootstrap).
+bold; the second is underlined, in Markdown in italics. Intervals hold the mean of other pictures like these with 95 %
+confidence (bootstrap).
 """
 
 
@@ -67,7 +69,10 @@ def summarise(results: Sequence[Result], measures: Mapping[str, Measure]) -> lis
     return means
 
 
-def _interval(values: Sequence[float]) -> Interval:
+def _interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The mean, and its interval where several numbers, all of them finite, have one."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return sum(values) / len(values), None, None
     return bootstrap(torch.tensor(values, dtype=torch.float64), generator=torch.Generator().manual_seed(RESAMPLING))
 
 
@@ -101,7 +106,7 @@ def _table(title: str, means: Sequence[Mean], measures: Mapping[str, Measure], *
             own = {mean.method: mean for mean in means if (mean.version, mean.measure) == (version, name)}
             if own:
                 head.append(f"{version}\n{measure.title}")
-                columns.append(_column([own.get(method) for method in methods], measure))
+                columns.append(score_column([own.get(method) for method in methods], measure))
     costs = [[mean.mean for mean in means if (mean.method, mean.measure) == (method, COST)] for method in methods]
     if timed and any(costs):
         head.append("s per\nmegapixel")
@@ -110,7 +115,8 @@ def _table(title: str, means: Sequence[Mean], measures: Mapping[str, Measure], *
     return Table(title, head, rows)
 
 
-def _column(means: Sequence[Mean | None], measure: Measure) -> list[Cell]:
+def score_column(means: Sequence[Mean | None], measure: Measure) -> list[Cell]:
+    """Cells of a column of means, the best of them marked; empty where there is none."""
     order = ranks([None if mean is None else mean.mean for mean in means], higher=measure.higher)
     return [Cell("") if mean is None else _cell(mean, measure, rank) for mean, rank in zip(means, order, strict=True)]
 
@@ -136,7 +142,7 @@ def interval_tables(means: Sequence[Mean], measures: Mapping[str, Measure]) -> l
 
 
 def _range(mean: Mean | None, digits: int) -> str:
-    return "" if mean is None else f"{mean.low:.{digits}f} to {mean.high:.{digits}f}"
+    return "" if mean is None or mean.low is None else f"{mean.low:.{digits}f} to {mean.high:.{digits}f}"
 
 
 def difference_tables(results: Sequence[Result], measures: Mapping[str, Measure], baseline: str) -> list[Table]:
@@ -171,7 +177,11 @@ def _difference(one: Result, base: Result, name: str, digits: int) -> str:
         for score in one.scores
         if name in score.values and score.picture in theirs
     ]
-    return _interval(values).text(digits) if values else ""
+    values = [value for value in values if math.isfinite(value)]  # of two equal pictures the difference is none
+    if not values:
+        return ""
+    mean, low, high = _interval(values)
+    return f"{mean:+.{digits}f}" if low is None or high is None else Interval(mean, low, high).text(digits)
 
 
 # --- files
@@ -212,4 +222,10 @@ def _csv(means: Sequence[Mean]) -> str:
 
 
 def _json(title: str, means: Sequence[Mean]) -> str:
-    return json.dumps({"title": title, "means": [mean._asdict() for mean in means]}, indent=1) + "\n"
+    return json.dumps({"title": title, "means": list(map(as_facts, means))}, indent=1, allow_nan=False) + "\n"
+
+
+def as_facts(mean: Mean) -> dict[str, object]:
+    """A mean for JSON, which has no infinity: null, as PSNR of equal pictures."""
+    facts = mean._asdict()
+    return {**facts, "mean": mean.mean if math.isfinite(mean.mean) else None}

@@ -1,15 +1,16 @@
 """A comparison from its names to its files: what `dacesr evaluate table1`, `table3` and `folder` have in common."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from dacesr.device import find_device
 from dacesr.engine import Precision
-from dacesr.evaluate.benchmark import Benchmark, Result
-from dacesr.evaluate.measures import Measure, load_measures, metrics_folder
+from dacesr.evaluate.benchmark import Benchmark, Result, plain
+from dacesr.evaluate.measures import LPIPS_ORDER, Measure, load_measures, metrics_folder
 from dacesr.evaluate.methods import Method, find_methods
 from dacesr.evaluate.results import NOTES, Mean, difference_tables, interval_tables, summarise, tables, write_report
 from dacesr.evaluate.sets import BenchmarkSet
@@ -61,9 +62,12 @@ def compare(name: str, title: str, methods: Sequence[str], sets: Sequence[Benchm
         ValueError: See there, and `find_methods`.
         OSError: A file can't be written.
     """
-    found = find_methods(
-        methods, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
+    find = partial(
+        find_methods, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
     )
+    found = find(methods)
+    if settings.baseline is not None and settings.baseline in methods:  # as it was typed, which may be a path
+        settings = replace(settings, baseline=find([settings.baseline])[0].name)
     return compare_methods(name, title, found, sets, settings)
 
 
@@ -86,12 +90,13 @@ def compare_methods(
     if settings.baseline is not None and settings.baseline not in [method.name for method in methods]:
         listed = ", ".join(method.name for method in methods)
         raise ValueError(f"the baseline {settings.baseline} is none of the methods {listed}")
-    if twice := {one for one in _labels(sets) if _labels(sets).count(one) > 1}:
-        raise ValueError(f"two sets are called {sorted(twice)[0]}: rename a folder")
+    _check_distinct([method.name for method in methods], "methods", "give one another name, as in NAME=MODEL")
+    _check_distinct([f"{one.name} {one.version}" for one in sets], "sets", "rename a folder")
     results, measures, failures = measure_methods(methods, sets, settings)
     means = summarise(results, measures)
     if not means:
-        raise ValueError("nothing could be measured" + (f": {failures[0]}" if failures else ""))
+        why = failures[0] if failures else f"{', '.join(measures)} need references or larger pictures"
+        raise ValueError(f"nothing could be measured: {why}")
     shown = tables(means, measures)
     if settings.baseline is not None:
         shown += difference_tables(results, measures, settings.baseline)
@@ -115,6 +120,8 @@ def measure_methods(
     measures, missing = load_measures(
         settings.measures, metrics_folder(settings.metrics), scale=settings.scale, device=device
     )
+    if settings.plot and not ("psnr_y" in measures and any(name in measures for name in LPIPS_ORDER)):
+        raise ValueError("the plot needs the measures psnr_y and lpips")
     for sentence in missing:
         settings.console.print(f"dacesr: {sentence}", markup=False)
     benchmark = Benchmark(
@@ -129,8 +136,13 @@ def measure_methods(
     return benchmark.run(), measures, benchmark.failures
 
 
-def _labels(sets: Sequence[BenchmarkSet]) -> list[str]:
-    return [f"{one.name} {one.version}" for one in sets]
+def _check_distinct(names: Sequence[str], what: str, advice: str) -> None:
+    """Names must differ also where they are those of files."""
+    files = [plain(name) for name in names]
+    for place, name in enumerate(names):
+        if (first := files.index(files[place])) < place:
+            both = name if names[first] == name else f"{names[first]} and {name}, which are one as names of files"
+            raise ValueError(f"two {what} are called {both}: {advice}")
 
 
 def _plot(path: Path, means: Sequence[Mean], measures: dict[str, Measure]) -> Path:

@@ -24,6 +24,7 @@ class BenchmarkSet:
         name: What the set is called, such as `Set14`.
         version: What its low-resolution pictures are called: a degradation space, or as the set calls them.
         names: Of the pictures, sorted.
+        contents: For each picture what decides its pixels.
         manifest: SHA-256 over the names and contents of all files, and over how they are degraded.
     """
 
@@ -36,7 +37,7 @@ class BenchmarkSet:
             contents: For each picture what decides its pixels: hashes of its files, its degradation.
             load: Gives a picture's low-resolution and sharp versions, each None where there is none.
         """
-        self.name, self.version, self.names = name, version, list(contents)
+        self.name, self.version, self.names, self.contents = name, version, list(contents), contents
         self.manifest = hashlib.sha256(repr(sorted(contents.items())).encode()).hexdigest()
         self._load = load
 
