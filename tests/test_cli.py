@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from dacesr import weightfiles
 from dacesr.checkpoint import load_extractor, save_restorer
-from dacesr.cli import app
+from dacesr.cli import app, main
 from dacesr.image import read
 from dacesr.nets.swin import Swin
 from dacesr.pairing import pair_restorers
@@ -330,3 +330,14 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
     assert call("--help").exit_code == 0
     assert call("--version").stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_idle_threads_sleep_soon_unless_the_user_says_otherwise(monkeypatch, given, found):
+    monkeypatch.setattr(os, "environ", dict(given))
+    monkeypatch.setattr(sys, "argv", ["dacesr", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == found

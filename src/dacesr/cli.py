@@ -1,6 +1,7 @@
 """The command line. Heavy imports stand inside the commands, so that `--help` answers at once."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -271,8 +272,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(f"{k:18s} {v}" for k, v in found.items()))
 
 
+def _wait_briefly() -> None:
+    """Let PyTorch's idle threads sleep soon (GNU OpenMP; set before it is loaded), unless the user says how they wait.
+
+    They otherwise turn in circles for a while after every operator, on the cores that the native scan's threads want:
+    on two cores a fifth to a third of an upscale (docs/performance.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
 def main() -> None:
     """Entry point of the `dacesr` command."""
+    _wait_briefly()
     try:
         app()
     except KeyboardInterrupt:
