@@ -1,7 +1,5 @@
 """DASR: its authors' numbers and size, kernels mixed for each picture, files, and what a network owes to `Upscaler`."""
 
-import copy
-
 import pytest
 import torch
 from pydantic import ValidationError
@@ -13,7 +11,6 @@ from weights_by_name import fill
 from dacesr.checkpoint import CheckpointError, describe, load_restorer, save_restorer
 from dacesr.config import SRResNetConfig, explain
 from dacesr.config.adaptive import DASRConfig
-from dacesr.nets import heads
 from dacesr.nets.convnets import SRResNet
 from dacesr.nets.dasr import DASR, MixedConv
 
@@ -150,39 +147,6 @@ def test_pictures_of_a_batch_do_not_see_each_other():
     with torch.no_grad():
         assert net.predict(x).weights.std(0).max() > 0.01
         torch.testing.assert_close(net(x), torch.cat([net(x[i : i + 1]) for i in range(3)]), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("strip", [1, 100])
-def test_strips_give_the_same_and_leave_the_input_alone(monkeypatch, strip):
-    monkeypatch.setattr(heads, "STRIP", strip)
-    net, x = small(), torch.rand(2, 3, 27, 14)
-    kept, at_once = x.clone(), net(x).detach()
-    with torch.no_grad():
-        torch.testing.assert_close(net(x), at_once, rtol=0, atol=1e-5)
-    assert torch.equal(x, kept)
-
-
-def test_gradients_reach_every_parameter_from_the_start():
-    torch.manual_seed(0)
-    net = DASR(DASRConfig(**SIZES)).train()
-    net(torch.rand(2, 3, 9, 8)).square().sum().backward()
-    assert [name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()] == []
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_take_and_give_fp32(dtype):
-    net, x = small(), torch.rand(1, 3, 16, 16)
-    half = copy.deepcopy(net).to(dtype)
-    with torch.no_grad():
-        y = half(x)
-        assert y.dtype == torch.float32
-        torch.testing.assert_close(y, net(x), rtol=0, atol=0.02)
-
-
-def test_other_shapes_are_refused():
-    for shape in ((3, 4, 4), (1, 4, 4, 4), (1, 3, 0, 4)):
-        with pytest.raises(ValueError, match="no empty side"):
-            small()(torch.zeros(shape))
 
 
 # --- files

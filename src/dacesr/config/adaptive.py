@@ -3,14 +3,11 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
-from dacesr.config.base import Config
+from dacesr.config.base import Config, Count, Width
 
 __all__ = ["DASRConfig", "KDSRConfig"]
-
-Width = Annotated[PositiveInt, Field(le=1024)]
-Count = Annotated[PositiveInt, Field(le=1024)]
 
 
 class DASRConfig(Config):

@@ -1,6 +1,11 @@
 """What all configs share: frozen, strict, and errors that name the field."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+Width = Annotated[PositiveInt, Field(le=1024)]  # channels of a network to compare with
+Count = Annotated[PositiveInt, Field(le=1024)]  # of its blocks
 
 
 class Config(BaseModel):

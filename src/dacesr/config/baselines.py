@@ -3,14 +3,11 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from dacesr.config.base import Config
+from dacesr.config.base import Config, Count, Width
 
 __all__ = ["EDSRConfig", "RLFNConfig", "RRDBConfig", "SRResNetConfig", "SRVGGConfig"]
-
-Width = Annotated[PositiveInt, Field(le=1024)]
-Count = Annotated[PositiveInt, Field(le=1024)]
 
 
 class SRVGGConfig(Config):

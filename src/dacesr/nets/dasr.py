@@ -111,17 +111,7 @@ class DASR(nn.Module):
         return Prediction(parameters, self.MappingNet(parameters))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upscale.
-
-        Args:
-            x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
-
-        Returns:
-            (b, 3, scale*h, scale*w), dtype of `x`.
-
-        Raises:
-            ValueError: `x` isn't (b, 3, h, w) of at least 1x1.
-        """
+        """As `dacesr.nets.convnets.SRResNet.forward`."""
         weights = self.predict(x).weights
         out = _lrelu(self.conv_first(self._cast(x), weights))
         for block in self.body:

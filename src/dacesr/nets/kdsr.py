@@ -134,17 +134,7 @@ class KDSR(nn.Module):
         self.E_st = Estimator(dim=config.num_feat, blocks=config.encoder_block)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upscale.
-
-        Args:
-            x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
-
-        Returns:
-            (b, 3, scale*h, scale*w), dtype of `x`.
-
-        Raises:
-            ValueError: `x` isn't (b, 3, h, w) of at least 1x1.
-        """
+        """As `dacesr.nets.convnets.SRResNet.forward`."""
         check_image(x)
         mean = x.new_tensor(self.config.rgb_mean).view(1, 3, 1, 1)
         return self.G(self._cast(x - mean), self.E_st(self._cast(x))).to(x.dtype) + mean

@@ -77,19 +77,10 @@ class RLFN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upscale.
+        """As `dacesr.nets.convnets.SRResNet.forward`.
 
         A side below `SMALLEST`, for which the authors' code fails, is enlarged to it by reflection, which is cut off
         again.
-
-        Args:
-            x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
-
-        Returns:
-            (b, 3, scale*h, scale*w), dtype of `x`.
-
-        Raises:
-            ValueError: `x` isn't (b, 3, h, w) of at least 1x1.
         """
         check_image(x)
         (height, width), scale = x.shape[-2:], self.config.scale

@@ -224,19 +224,10 @@ class WindowRestorer(AtLeastFloat32):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Upscale.
+        """As `dacesr.nets.convnets.SRResNet.forward`.
 
         What is missing to whole windows is reflected at the right and bottom edge and cut off again; a picture smaller
         than that is reflected there and back as often as it takes.
-
-        Args:
-            x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
-
-        Returns:
-            (b, 3, scale*h, scale*w), dtype of `x`.
-
-        Raises:
-            ValueError: `x` isn't (b, 3, h, w) of at least 1x1.
         """
         check_image(x)
         height, width = x.shape[-2:]
