@@ -214,3 +214,16 @@ def test_runs_are_restorers(tiny: Write, tmp_path: Path) -> None:
     assert all(isinstance(training, RestorerTraining) for training in runs.values())
     assert runs[0, "fast"].optimizer.lr == 1e-2
     assert runs[0, "plain"].optimizer.lr == 1e-3
+
+
+def test_table4_trains_and_shows_the_arms_of_its_table(tiny: Write, tmp_path: Path) -> None:
+    config = tiny(('{ "Rate" = ["plain", "fast"] }', '{ "Table IV: rate" = ["fast"], "Table V" = ["plain"] }'))
+    result = RUN.invoke(app, ["evaluate", "table4", str(config), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.stderr
+    assert "Table IV: rate: PSNR-Y" in result.stdout
+    assert "Table V" not in result.stdout
+    assert sorted(path.name for path in (tmp_path / "out/0").iterdir()) == ["fast", "start.safetensors"]
+    assert r"\caption{Table IV: rate" in (tmp_path / "out/ablation.tex").read_text()
+    result = RUN.invoke(app, ["evaluate", "table6", str(config), "-o", str(tmp_path / "out")])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "ablation.tables has no Table VI, only Table IV: rate, Table V" in result.stderr
