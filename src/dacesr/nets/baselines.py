@@ -22,7 +22,20 @@ from dacesr.nets.kdsr import KDSR, KDSRConfig
 from dacesr.nets.rlfn import RLFN
 from dacesr.nets.swinir import SwinIR
 
-__all__ = ["BASELINES", "Baseline", "SRVGGConfig", "SRVGGNetCompact"]
+__all__ = [
+    "BASELINES",
+    "DASR",
+    "EDSR",
+    "HAT",
+    "KDSR",
+    "RLFN",
+    "RRDB",
+    "Baseline",
+    "SRResNet",
+    "SRVGGConfig",
+    "SRVGGNetCompact",
+    "SwinIR",
+]
 
 
 class SRVGGNetCompact(nn.Module):
