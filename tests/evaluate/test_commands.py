@@ -52,7 +52,10 @@ def test_table1_compares_methods_on_sets(photos: Path, bilinear_file: Path, tmp_
         values = [float(row["psnr_y"]) for row in rows(out / file)]
         assert f"{sum(values) / len(values):.2f}" == shown
     assert "differences from bicubic" in markdown
-    assert json.loads((out / "table1.json").read_text())["title"] == "Table I: methods on sets"
+    facts = json.loads((out / "table1.json").read_text())
+    assert facts["title"] == "Table I: methods on sets"
+    assert facts["sets"][0] == {"set": photos.name, "version": "bicubic", "manifest": chosen.manifest}
+    assert list(facts["methods"]) == ["bicubic", "bilinear"]
 
 
 def test_a_picture_that_fails_is_named_and_the_code_is_1(photos: Path, tmp_path: Path) -> None:

@@ -77,14 +77,15 @@ def test_equal_pictures_have_infinite_psnr_and_no_interval(tmp_path: Path) -> No
     assert means[0][4:7] == (math.inf, None, None)
     assert interval_tables(means, MEASURES)[0].rows[0][1] == ""
     assert difference_tables(results, MEASURES, "a")[0].rows[0][1] == "+1.00"
-    paths = write_report(tmp_path, "t", "T", tables(means, MEASURES), [], means)
-    assert json.loads(paths[3].read_text(), parse_constant=pytest.fail)["means"][0]["mean"] is None
+    paths = write_report(tmp_path, "t", "T", tables(means, MEASURES), [], means, {"code": "1"})
+    facts = json.loads(paths[3].read_text(), parse_constant=pytest.fail)
+    assert (facts["means"][0]["mean"], facts["code"]) == (None, "1")
 
 
 def test_files_hold_what_tables_show(tmp_path: Path) -> None:
     means = summarise(RESULTS, MEASURES)
     shown = tables(means, MEASURES)
-    paths = write_report(tmp_path / "out", "table1", "Table I", shown, interval_tables(means, MEASURES), means)
+    paths = write_report(tmp_path / "out", "table1", "Table I", shown, interval_tables(means, MEASURES), means, {})
     assert [path.name for path in paths] == ["table1.md", "table1.tex", "table1.csv", "table1.json"]
     markdown, latex, rows, facts = (path.read_text() for path in paths)
     assert "[**26.50**](scores/ours/Set-level1.csv)" in markdown

@@ -188,7 +188,13 @@ def _difference(one: Result, base: Result, name: str, digits: int) -> str:
 
 
 def write_report(
-    output: Path, name: str, title: str, shown: Sequence[Table], more: Sequence[Table], means: Sequence[Mean]
+    output: Path,
+    name: str,
+    title: str,
+    shown: Sequence[Table],
+    more: Sequence[Table],
+    means: Sequence[Mean],
+    facts: Mapping[str, object],
 ) -> list[Path]:
     """Write NAME.md, NAME.tex, NAME.csv and NAME.json into a folder.
 
@@ -198,7 +204,8 @@ def write_report(
         title: Heading of the Markdown.
         shown: Tables for Markdown and LaTeX.
         more: Tables for Markdown alone.
-        means: Rows of the CSV, and what the JSON holds.
+        means: Rows of the CSV, and part of what the JSON holds.
+        facts: What the JSON holds beside them: what was measured by which code.
 
     Raises:
         OSError: A file can't be written.
@@ -206,7 +213,7 @@ def write_report(
     output.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join([f"# {title}", NOTES.rstrip(), *map(as_markdown, [*shown, *more])]) + "\n"
     latex = "% needs \\usepackage{booktabs}\n" + "\n\n".join(map(as_latex, shown)) + "\n"
-    contents = {".md": markdown, ".tex": latex, ".csv": _csv(means), ".json": _json(title, means)}
+    contents = {".md": markdown, ".tex": latex, ".csv": _csv(means), ".json": _json({"title": title, **facts}, means)}
     for ending, text in contents.items():
         write_whole(output / f"{name}{ending}", text.encode())
     return [output / f"{name}{ending}" for ending in contents]
@@ -221,8 +228,8 @@ def _csv(means: Sequence[Mean]) -> str:
     return text.getvalue()
 
 
-def _json(title: str, means: Sequence[Mean]) -> str:
-    return json.dumps({"title": title, "means": list(map(as_facts, means))}, indent=1, allow_nan=False) + "\n"
+def _json(facts: Mapping[str, object], means: Sequence[Mean]) -> str:
+    return json.dumps({**facts, "means": list(map(as_facts, means))}, indent=1, allow_nan=False) + "\n"
 
 
 def as_facts(mean: Mean) -> dict[str, object]:

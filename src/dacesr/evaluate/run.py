@@ -15,6 +15,7 @@ from dacesr.evaluate.methods import Method, find_methods
 from dacesr.evaluate.results import NOTES, Mean, difference_tables, interval_tables, summarise, tables, write_report
 from dacesr.evaluate.sets import BenchmarkSet
 from dacesr.evaluate.tables import show
+from dacesr.evaluate.version import code_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,12 @@ def compare_methods(
     if settings.baseline is not None:
         shown += difference_tables(results, measures, settings.baseline)
     show(shown, NOTES)
-    files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means)
+    facts = {
+        "code": code_version(),
+        "sets": [{"set": one.name, "version": one.version, "manifest": one.manifest} for one in sets],
+        "methods": {method.name: method.key for method in methods},
+    }
+    files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means, facts)
     if settings.plot:
         files.append(_plot(settings.output / f"{name}.png", means, measures))
     return Outcome(files, failures)
