@@ -86,7 +86,7 @@ def prepare(
 @evaluation.command()
 def table1(
     chosen: Sets,
-    methods: Annotated[list[str] | None, typer.Argument(metavar="[METHOD]...", help=METHODS_HELP)] = None,
+    methods: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help=METHODS_HELP)] = None,
     spaces: Spaces = None,
     output: Output = Path("out/evaluate"),
     measure: Measures = None,
@@ -129,7 +129,7 @@ def table1(
 @evaluation.command()
 def table2(
     networks: Annotated[
-        list[str] | None, typer.Argument(metavar="[NETWORK]...", help="light, base, srresnet, rrdb, ..., or weights.")
+        list[str] | None, typer.Argument(metavar="NETWORK", help="light, base, srresnet, rrdb, ..., or weights.")
     ] = None,
     side: Annotated[int, typer.Option(min=8, help="Of the input, in pixels.")] = 256,
     rounds: Annotated[int, typer.Option(min=1, help="How often each network is timed, in turns.")] = 5,
@@ -161,7 +161,7 @@ def table2(
 
 @evaluation.command()
 def table3(
-    methods: Annotated[list[str], typer.Argument(metavar="METHOD...", help=METHODS_HELP)],
+    methods: Annotated[list[str], typer.Argument(metavar="METHOD", help=METHODS_HELP)],
     chosen: Sets,
     output: Output = Path("out/evaluate"),
     measure: Measures = None,
@@ -188,7 +188,7 @@ def table3(
 def folder(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of pictures.")],
     reference: Annotated[
-        Path | None, typer.Argument(metavar="[REFERENCE]", help="Folder of what they should be; none: NIQE alone.")
+        Path | None, typer.Argument(metavar="REFERENCE", help="Folder of what they should be; none: NIQE alone.")
     ] = None,
     output: Output = Path("out/evaluate"),
     measure: Measures = None,
@@ -233,7 +233,7 @@ def ablation(
     _ablate(config, output, arm or (), changes or (), max_minutes)
 
 
-AblationConfig = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="TOML file of ablations.")]
+AblationConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of ablations.")]
 ABLATIONS = Path("configs/ablation_light.toml")
 
 
