@@ -1,7 +1,9 @@
 """`dacesr evaluate`: networks, and anybody's results, measured on the same pictures, as tables."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -235,39 +237,29 @@ def ablation(
 
 AblationConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of ablations.")]
 ABLATIONS = Path("configs/ablation_light.toml")
+ABLATION_TABLES = {  # of the paper
+    "table4": ("Table IV", "what conditions the network: nothing, the representation (RE), the logits (LE)."),
+    "table5": ("Table V", "whose representation it is: RAM's, DAPE's, REE's."),
+    "table6": ("Table VI", "what it does: multiply, add, or both."),
+}
 
 
-@evaluation.command()
-def table4(
-    config: AblationConfig = ABLATIONS,
-    output: AblationOutput = None,
-    changes: Changes = None,
-    max_minutes: Minutes = None,
-) -> None:
-    """Table IV: what conditions the network: nothing, the representation (RE), the logits (LE)."""
-    _ablate(config, output, (), changes or (), max_minutes, table="Table IV")
+def _ablation_table(title: str) -> Callable[..., None]:
+    """A command that trains and shows one table of an ablation."""
+
+    def command(
+        config: AblationConfig = ABLATIONS,
+        output: AblationOutput = None,
+        changes: Changes = None,
+        max_minutes: Minutes = None,
+    ) -> None:
+        _ablate(config, output, (), changes or (), max_minutes, table=title)
+
+    return command
 
 
-@evaluation.command()
-def table5(
-    config: AblationConfig = ABLATIONS,
-    output: AblationOutput = None,
-    changes: Changes = None,
-    max_minutes: Minutes = None,
-) -> None:
-    """Table V: whose representation it is: RAM's, DAPE's, REE's."""
-    _ablate(config, output, (), changes or (), max_minutes, table="Table V")
-
-
-@evaluation.command()
-def table6(
-    config: AblationConfig = ABLATIONS,
-    output: AblationOutput = None,
-    changes: Changes = None,
-    max_minutes: Minutes = None,
-) -> None:
-    """Table VI: what it does: multiply, add, or both."""
-    _ablate(config, output, (), changes or (), max_minutes, table="Table VI")
+for _name, (_title, _text) in ABLATION_TABLES.items():
+    evaluation.command(_name, help=f"{_title}: {_text}")(_ablation_table(_title))
 
 
 def _ablate(
@@ -311,6 +303,9 @@ def _called(output: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise fail(error) from error
+    except BrokenPipeError as error:  # the reader of the tables has gone, as `head` does; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from error
     except OSError as error:
         raise fail(f"{output}: the results cannot be written: {error.strerror or error}") from error
 

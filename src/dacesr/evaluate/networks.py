@@ -103,7 +103,7 @@ def table2(
     rounds: int,
     timed: bool,
 ) -> Outcome:
-    """Measure networks side by side, show the table on standard output, and write it into the folder of results.
+    """Measure networks side by side, write the table into the folder of results, and show it on standard output.
 
     Args:
         names: As for `find_networks`; None for `DEFAULT`.
@@ -134,9 +134,9 @@ def table2(
         Measured(name, count(config, side), costs.get(name), PAPER.get(name)) for name, config in networks.items()
     ]
     table = network_table(measured, side, means, measures)
-    show([table], NOTES)
     facts = {"side": side, "device": str(device), **_machine(), "means": list(map(as_facts, means))}
     files = _write(settings.output, table, measured, facts)
+    show([table], NOTES)
     return Outcome(files, failures)
 
 
@@ -204,6 +204,7 @@ def network_table(
         own = {mean.method: mean for mean in means if (mean.set, mean.version, mean.measure) == (chosen, version, name)}
         column = [own.get(short_name(one.name)) for one in measured]
         cells[f"{chosen} {version}\n{measures[name].title}"] = score_column(column, measures[name])
+    cells = {head: column for head, column in cells.items() if any(map(_text, column))}
     rows = [
         [short_name(one.name) if _is_weights(one.name) else one.name, *(column[place] for column in cells.values())]
         for place, one in enumerate(measured)

@@ -75,7 +75,7 @@ def compare(name: str, title: str, methods: Sequence[str], sets: Sequence[Benchm
 def compare_methods(
     name: str, title: str, methods: Sequence[Method], sets: Sequence[BenchmarkSet], settings: Settings
 ) -> Outcome:
-    """Measure methods on sets, show the tables on standard output, and write them into the folder of results.
+    """Measure methods on sets, write the tables into the folder of results, and show them on standard output.
 
     Args:
         name: Of the files: NAME.md, .tex, .csv, .json and .png.
@@ -101,7 +101,6 @@ def compare_methods(
     shown = tables(means, measures)
     if settings.baseline is not None:
         shown += difference_tables(results, measures, settings.baseline)
-    show(shown, NOTES)
     facts = {
         "code": code_version(),
         "sets": [{"set": one.name, "version": one.version, "manifest": one.manifest} for one in sets],
@@ -110,6 +109,7 @@ def compare_methods(
     files = write_report(settings.output, name, title, shown, interval_tables(means, measures), means, facts)
     if settings.plot:
         files.append(_plot(settings.output / f"{name}.png", means, measures))
+    show(shown, NOTES)
     return Outcome(files, failures)
 
 
