@@ -5,10 +5,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, eye, tensor
+from torch import Tensor
 
 from dacesr.config.adaptive import DASRConfig, KDSRConfig
-from dacesr.shapes import Shapes, shape_of
+from dacesr.shapes import Shapes, shape_of, shifts_mean
 from dacesr.tensorfile import CheckpointError, TensorFile, read_tensors
 
 DASR_MARK = r"MappingNet\.0\.weight"
@@ -66,22 +66,13 @@ def rename_kdsr(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     They are left out only where they do what our network does without; a file with others, such as the classic models
     whose white is 255, is refused as it has tensors too many.
     """
-    return {name: value for name, value in tensors.items() if not _shifts_as_usual(name, value)}
-
-
-def _shifts_as_usual(name: str, value: Tensor) -> bool:
-    """Whether a tensor is of a layer that adds or subtracts the mean of DIV2K, where white is 1."""
-    mean = tensor(KDSRConfig.model_validate({}).rgb_mean)
-    match name:
-        case "G.sub_mean.weight" | "G.add_mean.weight":
-            usual = eye(3).view(3, 3, 1, 1)
-        case "G.sub_mean.bias":
-            usual = -mean
-        case "G.add_mean.bias":
-            usual = mean
-        case _:
-            return False
-    return value.shape == usual.shape and bool((value.float() - usual).abs().max() < 1e-3)
+    mean = KDSRConfig.model_validate({}).rgb_mean
+    ours = "G."  # prefix of the network's tensors, beside the estimator's
+    return {
+        name: value
+        for name, value in tensors.items()
+        if not (name.startswith(ours) and shifts_mean(name.removeprefix(ours), value, mean))
+    }
 
 
 def kdsr_config(shapes: Shapes) -> KDSRConfig:

@@ -4,10 +4,10 @@ import math
 import re
 from typing import Any
 
-from torch import Tensor, tensor
+from torch import Tensor
 
 from dacesr.config import EDSRConfig, RLFNConfig, RRDBConfig, SRResNetConfig, SRVGGConfig
-from dacesr.shapes import Shapes, shape_of
+from dacesr.shapes import Shapes, shape_of, shifts_mean
 
 Tensors = dict[str, Tensor]
 
@@ -66,17 +66,10 @@ def rename_edsr(tensors: Tensors) -> Tensors:
         (r"tail\.1\.", "conv_last."),
     )
     shifts = [name for name in names if re.fullmatch(r"(sub|add)_mean\.(weight|bias)", name)]
-    usual = all(_shifts_as_usual(name, names[name]) for name in shifts)
-    return {name: value for name, value in names.items() if not (usual and name in shifts)}
-
-
-def _shifts_as_usual(name: str, value: Tensor) -> bool:
-    """Whether a layer of the authors adds or subtracts DIV2K's mean, where white is 255."""
     config = EDSRConfig.model_validate({})
-    sign = -1 if name.startswith("sub") else 1
-    bias = tensor([sign * config.img_range * mean for mean in config.rgb_mean])
-    expected = bias if name.endswith("bias") else tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 1]).view(3, 3, 1, 1)
-    return value.shape == expected.shape and bool((value.float() - expected).abs().max() < 1e-3)
+    mean = [config.img_range * value for value in config.rgb_mean]
+    usual = all(shifts_mean(name, names[name], mean) for name in shifts)
+    return {name: value for name, value in names.items() if not (usual and name in shifts)}
 
 
 def edsr_config(shapes: Shapes) -> EDSRConfig:

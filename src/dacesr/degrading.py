@@ -63,10 +63,7 @@ class Degrader:
         Raises:
             ValueError: There is no such space, or the scale is below 1.
         """
-        if space not in recipe.SPACES:
-            raise ValueError(f"no degradation space {space!r}; there are {', '.join(recipe.SPACES)}")
-        if scale < 1:
-            raise ValueError(f"the scale should be at least 1; got {scale}")
+        check_spaces([space], scale)
         self._space, self._seed, self._scale, self._max_pixels = space, seed, scale, max_pixels
 
     def run(self, jobs: Iterable[Job], output: Path) -> Iterator[Made | Failed]:
@@ -91,10 +88,7 @@ class Degrader:
         name = (job.target.relative_to(output).parent / job.source.stem).as_posix()
         sharp = cropped(image, self._scale, job.name)
         small, degradation = degraded(sharp, name, space=self._space, seed=self._seed, scale=self._scale)
-        try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"the folder {job.target.parent} cannot be made: {error.strerror}") from error
+        make_folder(job.target.parent)
         write(job.target, small)
         before, after = ((x.shape[-1], x.shape[-2]) for x in (sharp, small))
         return Made(name, job.target, before, after, degradation)
@@ -113,6 +107,23 @@ class Degrader:
                 file.write((json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:
             raise unwritable(output / PARAMETERS, error) from error
+
+
+def check_spaces(spaces: Iterable[str], scale: int) -> None:
+    """ValueError for a space that there is not, or a scale below 1."""
+    for space in spaces:
+        if space not in recipe.SPACES:
+            raise ValueError(f"no degradation space {space!r}; there are {', '.join(recipe.SPACES)}")
+    if scale < 1:
+        raise ValueError(f"the scale should be at least 1; got {scale}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; OSError with a sentence that names it where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def cropped(image: Tensor, scale: int, name: str) -> Tensor:

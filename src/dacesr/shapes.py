@@ -1,7 +1,9 @@
 """What the names and shapes of tensors say of the network they belong to."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, eye, tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -17,6 +19,16 @@ def shape_of(shapes: Shapes, name: str, ndim: int) -> tuple[int, ...]:
     if len(shapes[name]) != ndim or 0 in shapes[name]:
         raise ValueError(f"its {name} has the shape {shapes[name]}, which should have {ndim} sides, none of them 0")
     return shapes[name]
+
+
+def shifts_mean(name: str, value: Tensor, mean: Sequence[float]) -> bool:
+    """Whether a tensor is of a layer `sub_mean` or `add_mean` that subtracts or adds just this mean of RGB."""
+    part = re.fullmatch(r"(sub|add)_mean\.(weight|bias)", name)
+    if part is None:
+        return False
+    sign = -1 if part[1] == "sub" else 1
+    usual = eye(3).view(3, 3, 1, 1) if part[2] == "weight" else sign * tensor(mean)
+    return value.shape == usual.shape and bool((value.float() - usual).abs().max() < 1e-3)
 
 
 def depths_of(shapes: Shapes, pattern: str) -> tuple[int, ...]:

@@ -95,6 +95,7 @@ class Benchmark:
         self._wanted = frozenset(f"{name}={one.key}" if one.key else name for name, one in measures.items())
         self._known: dict[tuple[str, str, str], dict[str, Row]] = {}
         self._results: dict[tuple[str, str, str], dict[str, Path | str]] = {}
+        self._keys: dict[tuple[str, str, str], dict[str, str | None]] = {}  # of each picture, by method
         self._warm: set[str] = set()
 
     def run(self) -> list[Result]:
@@ -126,8 +127,13 @@ class Benchmark:
     def _picture(self, chosen: BenchmarkSet, place: int) -> None:
         """One picture of a set by all methods that have not done it."""
         name = chosen.names[place]
-        keys = [(method, self._key(method, chosen, name)) for method in self._methods]
-        todo = [(method, key) for method, key in keys if key and not self._has(method, chosen, name, key)]
+        keys = {method.name: self._key(method, chosen, name) for method in self._methods}
+        self._keys[chosen.name, chosen.version, name] = keys
+        todo = [
+            (method, key)
+            for method in self._methods
+            if (key := keys[method.name]) and not self._has(method, chosen, name, key)
+        ]
         if not todo:
             return
         try:
@@ -219,8 +225,8 @@ class Benchmark:
 
     def _result(self, method: Method, chosen: BenchmarkSet) -> Result:
         rows = self._known[method.name, chosen.name, chosen.version]
-        measured = [name for name in chosen.names if self._has(method, chosen, name, self._key(method, chosen, name))]
-        scores = [rows[name].score for name in measured]
+        keys = {name: self._keys[chosen.name, chosen.version, name][method.name] for name in chosen.names}
+        scores = [rows[name].score for name, key in keys.items() if self._has(method, chosen, name, key)]
         file = score_file(method.name, chosen.name, chosen.version)
         return Result(method.name, chosen.name, chosen.version, len(chosen), scores, file)
 

@@ -126,6 +126,19 @@ def find_sharp(folder: Path) -> tuple[str, Path]:
     return set_name(folder), folder
 
 
+def sharp_pictures(folder: Path, limit: int | None = None) -> tuple[str, dict[str, Path]]:
+    """A set's name and its sharp pictures by their names, the first `limit` of them; see `find_sharp`.
+
+    Raises:
+        ValueError: There is no such folder, or no picture in it.
+    """
+    name, place = find_sharp(folder)
+    files = dict(list(pictures_in(place).items())[:limit])
+    if not files:
+        raise ValueError(f"{place} holds no picture")
+    return name, files
+
+
 def pictures_in(folder: Path) -> dict[str, Path]:
     """The picture files right in a folder by their names without ending, sorted.
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +33,14 @@ class Method:
         key: Of what decides its pictures: the weights' SHA-256, strength, precision, tiles.
         enlarge: (b, 3, h, w) in [0, 1] -> the same, `scale` times as large; None for a folder of results.
         folder: Of results; None for what enlarges.
+        given: As it was named on the command line.
     """
 
     name: str
     key: str
     enlarge: Callable[[Tensor], Tensor] | None = None
     folder: Path | None = None
+    given: str = ""
 
 
 def find_results(folder: Path, names: Sequence[str], chosen: str = "", version: str = "") -> dict[str, Path | str]:
@@ -103,7 +105,7 @@ def find_methods(
         ValueError: A model can't be loaded or has another scale, a folder is missing, or two methods have one name.
     """
     wanted = [part for name in names for part in (bundled_names() if name == ALL else [name])]
-    found = [_method(name, scale, device, precision, tile) for name in dict.fromkeys(wanted)]
+    found = [replace(_method(name, scale, device, precision, tile), given=name) for name in dict.fromkeys(wanted)]
     methods = list({(method.name, method.key): method for method in found}.values())
     taken = [method.name for method in methods]
     if twice := next((name for name in taken if taken.count(name) > 1), None):

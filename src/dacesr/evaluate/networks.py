@@ -21,8 +21,8 @@ from dacesr.evaluate.methods import find_methods, short_name
 from dacesr.evaluate.results import MAIN, Mean, as_facts, score_column, summarise
 from dacesr.evaluate.run import Outcome, Settings, measure_methods
 from dacesr.evaluate.sets import BenchmarkSet
-from dacesr.evaluate.tables import Cell, Table, as_latex, as_markdown, ranks, show
-from dacesr.tensorfile import write_whole
+from dacesr.evaluate.tables import Cell, Table, as_cell, as_markdown, latex_file, ranks, show, write_files
+from dacesr.nets.baselines import BASELINES
 
 DEFAULT = ("srresnet", "edsr", "swinir", "rrdb", "dasr", "kdsr", "hat", "rlfn", "srvgg", "light", "base")
 OURS = "base"  # what the others' time and memory are compared with
@@ -79,16 +79,15 @@ def find_networks(names: Sequence[str]) -> dict[str, NetworkConfig]:
 def _config(name: str) -> NetworkConfig:
     if name in PRESETS:
         return RestorerConfig.model_validate(PRESETS[name])
-    if name in NETWORKS and name != "restorer":
+    if name in BASELINES:
         return NETWORKS[name].model_validate({})
-    if not Path(name).exists() and "/" not in name and "." not in name:
-        known = [*PRESETS, *(kind for kind in NETWORKS if kind != "restorer")]
-        try:
-            config = describe(name).config
-        except ValueError as error:
-            raise ValueError(f"{name} is neither a network ({', '.join(known)}) nor weights") from error
-    else:
+    try:
         config = describe(name).config
+    except ValueError as error:
+        if Path(name).exists() or "/" in name or "." in name:
+            raise
+        known = ", ".join((*PRESETS, *BASELINES))
+        raise ValueError(f"{name} is neither a network ({known}) nor weights") from error
     if config is None or isinstance(config, TaggerConfig):
         raise ValueError(f"{name} holds no network that upscales")
     return config
@@ -141,7 +140,7 @@ def table2(
 
 
 def _is_weights(name: str) -> bool:
-    return name not in PRESETS and name not in NETWORKS
+    return name not in PRESETS and name not in BASELINES
 
 
 def _quality(
@@ -164,19 +163,16 @@ def _machine() -> dict[str, object]:
 
 def _write(output: Path, table: Table, measured: Sequence[Measured], facts: Mapping[str, object]) -> list[Path]:
     """Write table2.md, .tex, .csv and .json."""
-    rows = [[_text(part) for part in row] for row in table.rows]
+    rows = [[as_cell(part).text for part in row] for row in table.rows]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[head.replace("\n", " ") for head in table.head], *rows])
     contents = {
         "md": f"# Table II: networks\n\n{NOTES}\n{as_markdown(table)}\n",
-        "tex": f"% needs \\usepackage{{booktabs}}\n{as_latex(table)}\n",
+        "tex": latex_file([table]),
         "csv": text.getvalue(),
         "json": json.dumps({**facts, "networks": list(map(_facts, measured))}, indent=1) + "\n",
     }
-    output.mkdir(parents=True, exist_ok=True)
-    for ending, content in contents.items():
-        write_whole(output / f"table2.{ending}", content.encode())
-    return [output / f"table2.{ending}" for ending in contents]
+    return write_files(output, "table2", contents)
 
 
 def network_table(
@@ -204,7 +200,7 @@ def network_table(
         own = {mean.method: mean for mean in means if (mean.set, mean.version, mean.measure) == (chosen, version, name)}
         column = [own.get(short_name(one.name)) for one in measured]
         cells[f"{chosen} {version}\n{measures[name].title}"] = score_column(column, measures[name])
-    cells = {head: column for head, column in cells.items() if any(map(_text, column))}
+    cells = {head: column for head, column in cells.items() if any(as_cell(part).text for part in column)}
     rows = [
         [short_name(one.name) if _is_weights(one.name) else one.name, *(column[place] for column in cells.values())]
         for place, one in enumerate(measured)
@@ -225,7 +221,3 @@ def _ratios(measured: Sequence[Measured], values: Sequence[float | None]) -> lis
 def _facts(one: Measured) -> dict[str, object]:
     parts = {"complexity": one.complexity, "cost": one.cost, "published": one.published}
     return {"name": one.name, **{name: None if part is None else part._asdict() for name, part in parts.items()}}
-
-
-def _text(part: str | Cell) -> str:
-    return part if isinstance(part, str) else part.text

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dacesr import __version__
-from dacesr.degradation.recipe import SPACES
-from dacesr.degrading import Failed, Made, cropped, degraded, described
-from dacesr.evaluate.layouts import Found, Pair, find_sharp, pictures_in
+from dacesr.degrading import Failed, Made, check_spaces, cropped, degraded, described, make_folder
+from dacesr.evaluate.layouts import Found, Pair, sharp_pictures
 from dacesr.image import read, write
 from dacesr.tensorfile import sha256_of, write_whole
 
@@ -48,15 +47,9 @@ def prepare_set(
         ValueError: A name or a number is impossible, there are no pictures, or the output holds another set.
         OSError: The manifest can't be written.
     """
-    if unknown := [name for name in spaces if name not in SPACES]:
-        raise ValueError(f"no degradation space {unknown[0]!r}; there are {', '.join(SPACES)}")
-    if scale < 1:
-        raise ValueError(f"the scale should be at least 1; got {scale}")
-    name, place = find_sharp(folder)
-    files = dict(list(pictures_in(place).items())[:limit])
-    if not files:
-        raise ValueError(f"{place} holds no picture")
-    if place.resolve() == (output / "HR").resolve():
+    check_spaces(spaces, scale)
+    name, files = sharp_pictures(folder, limit)
+    if next(iter(files.values())).parent.resolve() == (output / "HR").resolve():
         raise ValueError(f"{output} would write over the pictures that the set is made of: choose another output")
     manifest = _begun(output, name, seed, scale)
     for picture, source in files.items():
@@ -101,23 +94,16 @@ def _made(
     if not missing and _is(sharp_file, {"sha256": record["HR"]}):
         return
     sharp = cropped(read(source), scale, str(source))
-    _make_folder(sharp_file.parent)
+    make_folder(sharp_file.parent)
     write(sharp_file, sharp)
     record["HR"] = sha256_of(sharp_file)
     for space in missing:
         small, drawn = degraded(sharp, picture, space=space, seed=seed, scale=scale)
         target = _low(output, space, scale, picture)
-        _make_folder(target.parent)
+        make_folder(target.parent)
         write(target, small)
         record["LR"][space] = {"sha256": sha256_of(target), **described(drawn)}
         yield Made(picture, target, (sharp.shape[-1], sharp.shape[-2]), (small.shape[-1], small.shape[-2]), drawn)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
 def _low(output: Path, space: str, scale: int, picture: str) -> Path:

@@ -14,8 +14,7 @@ from dacesr.evaluate.benchmark import MEGAPIXELS, SECONDS, Result
 from dacesr.evaluate.comparison import RESAMPLING
 from dacesr.evaluate.measures import LPIPS_ORDER, Measure
 from dacesr.evaluate.statistics import Interval, bootstrap
-from dacesr.evaluate.tables import Cell, Table, as_latex, as_markdown, ranks
-from dacesr.tensorfile import write_whole
+from dacesr.evaluate.tables import Cell, Table, as_markdown, latex_file, ranks, write_files
 
 COST = "seconds_per_megapixel"
 MAIN = ("psnr_y", *LPIPS_ORDER)  # what the first table of a set shows, as in the paper; a second one has the others
@@ -85,13 +84,13 @@ def _distinct(means: Sequence[Mean], field: str) -> list[str]:
 
 def tables(means: Sequence[Mean], measures: Mapping[str, Measure]) -> list[Table]:
     """For each set a table of methods by versions: PSNR-Y, LPIPS and the time first, the other measures then."""
+    main = {name: measure for name, measure in measures.items() if name in MAIN}
+    others = {name: measure for name, measure in measures.items() if name not in MAIN}
     shown = []
     for chosen in _distinct(means, "set"):
         own = [mean for mean in means if mean.set == chosen]
         counts = sorted({mean.wanted for mean in own})
         title = f"{chosen}, {' or '.join(map(str, counts))} picture{'s' if counts != [1] else ''}"
-        main = {name: measure for name, measure in measures.items() if name in MAIN}
-        others = {name: measure for name, measure in measures.items() if name not in MAIN}
         shown.append(_table(title, own, main or others, timed=True))
         if main and others:
             shown.append(_table(title, own, others, timed=False))
@@ -210,13 +209,14 @@ def write_report(
     Raises:
         OSError: A file can't be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join([f"# {title}", NOTES.rstrip(), *map(as_markdown, [*shown, *more])]) + "\n"
-    latex = "% needs \\usepackage{booktabs}\n" + "\n\n".join(map(as_latex, shown)) + "\n"
-    contents = {".md": markdown, ".tex": latex, ".csv": _csv(means), ".json": _json({"title": title, **facts}, means)}
-    for ending, text in contents.items():
-        write_whole(output / f"{name}{ending}", text.encode())
-    return [output / f"{name}{ending}" for ending in contents]
+    texts = {
+        "md": markdown,
+        "tex": latex_file(shown),
+        "csv": _csv(means),
+        "json": _json({"title": title, **facts}, means),
+    }
+    return write_files(output, name, texts)
 
 
 def _csv(means: Sequence[Mean]) -> str:

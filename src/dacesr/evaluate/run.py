@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -63,12 +62,12 @@ def compare(name: str, title: str, methods: Sequence[str], sets: Sequence[Benchm
         ValueError: See there, and `find_methods`.
         OSError: A file can't be written.
     """
-    find = partial(
-        find_methods, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
+    found = find_methods(
+        methods, scale=settings.scale, device=settings.device, precision=settings.precision, tile=settings.tile
     )
-    found = find(methods)
-    if settings.baseline is not None and settings.baseline in methods:  # as it was typed, which may be a path
-        settings = replace(settings, baseline=find([settings.baseline])[0].name)
+    names = {method.given: method.name for method in found}
+    if settings.baseline in names:  # as it was typed, which may be a path
+        settings = replace(settings, baseline=names[settings.baseline])
     return compare_methods(name, title, found, sets, settings)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dacesr.degradation.recipe import SPACES
-from dacesr.degrading import cropped, degraded
-from dacesr.evaluate.layouts import Found, find_pairs, find_sharp, pictures_in, set_name
+from dacesr.degrading import check_spaces, cropped, degraded
+from dacesr.evaluate.layouts import Found, find_pairs, set_name, sharp_pictures
 from dacesr.evaluate.prepare import LEVELS, MANIFEST, prepared
 from dacesr.image import read
 from dacesr.tensorfile import sha256_of
@@ -78,8 +77,7 @@ def find_sets(
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    if unknown := [name for name in spaces or () if name not in SPACES]:
-        raise ValueError(f"no degradation space {unknown[0]!r}; there are {', '.join(SPACES)}")
+    check_spaces(spaces or (), scale)
     if (folder / MANIFEST).is_file():
         return [_paired(found, scale, limit) for found in prepared(folder, spaces, scale)]
     pairs = [] if spaces else find_pairs(folder, scale)
@@ -99,19 +97,12 @@ def pictures_of(folder: Path, *, reference: bool, limit: int | None = None) -> B
     Raises:
         ValueError: There is no such folder, or no picture in it.
     """
-    files = _files(*find_sharp(folder), limit)
+    _, files = sharp_pictures(folder, limit)
     contents = {name: sha256_of(path) for name, path in files.items()}
     version = "reference" if reference else "no reference"
     return BenchmarkSet(
         set_name(folder), version, contents, lambda name: (None, read(files[name]) if reference else None)
     )
-
-
-def _files(name: str, folder: Path, limit: int | None) -> dict[str, Path]:
-    files = dict(list(pictures_in(folder).items())[:limit])
-    if not files:
-        raise ValueError(f"{folder} holds no picture")
-    return files
 
 
 def _paired(found: Found, scale: int, limit: int | None) -> BenchmarkSet:
@@ -132,8 +123,7 @@ def _paired(found: Found, scale: int, limit: int | None) -> BenchmarkSet:
 
 
 def _degraded(folder: Path, spaces: Sequence[str], seed: int, scale: int, limit: int | None) -> list[BenchmarkSet]:
-    name, place = find_sharp(folder)
-    files = _files(name, place, limit)
+    name, files = sharp_pictures(folder, limit)
     hashes = {picture: sha256_of(path) for picture, path in files.items()}
 
     def load(picture: str, space: str) -> tuple[Tensor, Tensor]:

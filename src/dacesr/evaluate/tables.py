@@ -1,13 +1,15 @@
 """Tables of results: on the terminal, and as Markdown and LaTeX."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from dacesr.tensorfile import write_whole
 
 STYLES = ("", "bold", "underline")  # of the others, the best and the second best of a column
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -53,7 +55,7 @@ def show(tables: Sequence[Table], notes: str = "") -> None:
         for place, name in enumerate(table.head):
             shown.add_column(name, justify="left" if place < table.names else "right")
         for row in table.rows:
-            cells = map(_cell, row)
+            cells = map(as_cell, row)
             shown.add_row(*(Text(cell.text, style=STYLES[cell.rank]) for cell in cells))
         console.print(shown, markup=False)
     console.print(notes, markup=False)
@@ -61,22 +63,27 @@ def show(tables: Sequence[Table], notes: str = "") -> None:
 
 def as_markdown(table: Table) -> str:
     """The table under its title; best of a column bold, second in italics, and a link to what a number comes from."""
-    rows = ["| " + " | ".join(_markdown(_cell(part)) for part in row) + " |" for row in (table.head, *table.rows)]
+    rows = ["| " + " | ".join(_markdown(as_cell(part)) for part in row) + " |" for row in (table.head, *table.rows)]
     rule = "|---" * table.names + "|--:" * (len(table.head) - table.names) + "|"
     return "\n".join([f"## {table.title}", "", rows[0], rule, *rows[1:]])
 
 
 def _markdown(cell: Cell) -> str:
-    text = re.sub(r"\n", "<br>", cell.text).replace("|", r"\|")
+    text = cell.text.replace("\n", "<br>").replace("|", r"\|")
     mark = ("", "**", "*")[cell.rank] if text else ""
     text = f"{mark}{text}{mark}"
     return f"[{text}]({cell.file.replace(' ', '%20')})" if cell.file and text else text
 
 
+def latex_file(tables: Sequence[Table]) -> str:
+    """Tables as a file to include, with what it needs."""
+    return "% needs \\usepackage{booktabs}\n" + "\n\n".join(map(as_latex, tables)) + "\n"
+
+
 def as_latex(table: Table) -> str:
     r"""A `table` of booktabs; the best of a column is bold, the second underlined."""
     columns = "l" * table.names + "r" * (len(table.head) - table.names)
-    head, *rows = (" & ".join(_latex(_cell(part)) for part in row) + r" \\" for row in (table.head, *table.rows))
+    head, *rows = (" & ".join(_latex(as_cell(part)) for part in row) + r" \\" for row in (table.head, *table.rows))
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -97,5 +104,19 @@ def _escaped(text: str) -> str:
     return "".join(LATEX.get(sign, sign) for sign in text)
 
 
-def _cell(part: str | Cell) -> Cell:
+def write_files(folder: Path, name: str, contents: Mapping[str, str]) -> list[Path]:
+    """Write NAME.ENDING for each ending, whole or not at all, into a folder that is made if it is not there.
+
+    Raises:
+        OSError: A file can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {folder / f"{name}.{ending}": text for ending, text in contents.items()}
+    for path, text in paths.items():
+        write_whole(path, text.encode())
+    return list(paths)
+
+
+def as_cell(part: str | Cell) -> Cell:
+    """A cell, also of plain text."""
     return Cell(part) if isinstance(part, str) else part
