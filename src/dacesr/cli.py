@@ -11,6 +11,7 @@ import typer
 
 from dacesr.cli_analyze import analysis, inspect
 from dacesr.cli_evaluate import evaluation
+from dacesr.cli_figures import attribution
 from dacesr.cli_train import training
 from dacesr.failing import fail
 
@@ -28,6 +29,7 @@ app.add_typer(training, name="train")
 app.add_typer(evaluation, name="evaluate")
 app.add_typer(analysis, name="analyze")
 app.command()(inspect)
+analysis.command()(attribution)
 
 
 class PrecisionName(StrEnum):

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +50,7 @@ def recognition(
     from dacesr.analysis import examples, plots
     from dacesr.analysis import recognition as measuring
     from dacesr.analysis.inputs import check_sizes, gather_pictures, load_extractors, load_selection
+    from dacesr.progress import advancing
     from dacesr.tensorfile import write_whole
 
     try:
@@ -65,7 +64,7 @@ def recognition(
         else:
             conditions += measuring.class_conditions(chosen, per_class=per_class or None, seed=seed)
         output.mkdir(parents=True, exist_ok=True)
-        with _progress("degradations", len(conditions)) as advance:
+        with advancing("degradations", len(conditions)) as advance:
             rows = measuring.measure(extractors, clean, conditions, advance=advance)
         summaries = measuring.summarise(rows, seed=seed)
         for name, text in (
@@ -112,6 +111,7 @@ def severity(
     """
     from dacesr.analysis.inputs import check_sizes, gather_pictures, load_extractors, load_selection
     from dacesr.analysis.severity import fit_severity
+    from dacesr.progress import advancing
 
     try:
         chosen = load_selection(selection, scale=scale)
@@ -120,7 +120,7 @@ def severity(
         extractors = load_extractors([reference, extractor])
         clean = gather_pictures(pictures, images=images, split=split, shorter=shorter)
         check_sizes(clean, chosen.settings.scale)
-        with _progress("pictures", len(clean)) as advance:
+        with advancing("pictures", len(clean)) as advance:
             head = fit_severity(extractors, clean, chosen, per_class=per_class, seed=seed, advance=advance)
         head.save(output)
     except OSError as error:
@@ -172,15 +172,3 @@ def inspect(
         typer.echo(json.dumps([{**asdict(one), "advice": one.advice._asdict()} for one in found], indent=2))
     if failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal; yields what moves it on by one."""
-    from rich.console import Console
-
-    from dacesr.progress import progress_bar
-
-    with progress_bar(Console(stderr=True)) as progress:
-        bar = progress.add_task(what, total=total)
-        yield lambda: progress.advance(bar)

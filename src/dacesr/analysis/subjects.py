@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dacesr.checkpoint import KINDS, load_restorer, resolve
+from dacesr.checkpoint import KINDS, Network, load_restorer, resolve
 from dacesr.conditioning import Guided, find_extractor
 from dacesr.config import RestorerConfig
 from dacesr.evaluate.methods import NAMED, WITH_STRENGTH, short_name
@@ -64,7 +64,7 @@ def load_subject(source: str) -> Guided:
     return _frozen(Guided(net, extractor))
 
 
-def random_network(name: str) -> nn.Module:
+def random_network(name: str) -> Network:
     """A network of a preset, kind or file (see `evaluate.networks.find_networks`) with random weights, seed 0.
 
     Convolutions are as PyTorch draws them: ours starts at plain enlargement otherwise (`nets.restorer`), which shows

@@ -1,6 +1,6 @@
 """Windows: squares of a network's output that a figure looks at, and the part of its input around them.
 
-    b  pictures     c  channels     h, w  sides
+b  pictures     c  channels     h, w  sides
 """
 
 import math
@@ -104,11 +104,20 @@ def cut_around(x: Tensor, window: Window, scale: int, side: int) -> tuple[Tensor
     check_window(window, height * scale, width * scale)
     if not side:
         return x, window
-    if window.size > side * scale:
-        raise ValueError(f"the window {window} (x,y,size) is larger than the output of {side} x {side} input pixels")
     top, left = (
-        min(max(round((start + window.size / 2) / scale - side / 2), 0), max(whole - side, 0))
-        for start, whole in ((window.y, height), (window.x, width))
+        _start(first, window.size, scale, side, whole) for first, whole in ((window.y, height), (window.x, width))
     )
     part = x[..., top : top + side, left : left + side].contiguous()
     return part, window._replace(x=window.x - left * scale, y=window.y - top * scale)
+
+
+def _start(first: int, size: int, scale: int, side: int, whole: int) -> int:
+    """Where a part of an axis begins, so that `size` output pixels from `first` on lie in it, in its middle if may be.
+
+    `side` and `whole` are the part's and the axis's length, in input pixels.
+    """
+    side = min(side, whole)
+    lowest, highest = max(math.ceil((first + size) / scale) - side, 0), min(first // scale, whole - side)
+    if lowest > highest:
+        raise ValueError(f"the window, {size} pixels a side, is larger than the output of {side} input pixels a side")
+    return min(max(round((first + size / 2) / scale - side / 2), lowest), highest)

@@ -1,0 +1,169 @@
+"""Attribution for several networks and inputs: the files, the figure, and the command."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conditioned import write_conditioned
+from test_plots import assert_nothing_cut
+from typer.testing import CliRunner
+
+pytest.importorskip("matplotlib")
+
+from dacesr.analysis import attributions
+from dacesr.analysis.attribution import Attribution
+from dacesr.analysis.attribution_plots import attribution_figure
+from dacesr.analysis.attributions import Finding
+from dacesr.analysis.subjects import load_subjects
+from dacesr.analysis.windows import Window
+from dacesr.checkpoint import save_restorer
+from dacesr.cli import app
+from dacesr.nets.restorer import Restorer
+
+AT = Window(10, 12, 8)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("networks")
+    seeing = write_conditioned(folder)
+    blind = folder / "blind.safetensors"
+    net = Restorer(load_subjects([str(seeing)])["net"].config.model_copy(update={"modulation": "none"}))
+    save_restorer(blind, net)
+    return {"seeing": f"seeing={seeing}", "blind": str(blind)}
+
+
+def findings() -> list[Finding]:
+    found = []
+    for place, (model, version) in enumerate(
+        (m, v) for v in ("clean", "blur") for m in ("a", "a very long name, 25 letters")
+    ):
+        pixels = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(place)) - 0.5
+        attribution = Attribution(pixels, None if place % 2 else pixels / 3, 1.0, 3.0)
+        found.append(Finding(model, version, AT, 2, attribution, torch.rand(3, 24, 32), 1.0))
+    return found
+
+
+def test_every_network_is_measured_on_every_input(networks: dict[str, str]) -> None:
+    subjects = load_subjects(list(networks.values()))
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    told: list[int] = []
+    inputs = {"clean": x, "dark": x / 2}
+    found = attributions.measure(subjects, inputs, AT, steps=3, through_condition=True, advance=told.append)
+    assert [(one.model, one.version) for one in found] == [
+        ("seeing", "clean"), ("blind", "clean"), ("seeing", "dark"), ("blind", "dark"),
+    ]  # fmt: skip
+    assert [one.attribution.condition is None for one in found] == [False, True] * 2
+    assert sum(told) == 12
+    with torch.no_grad():
+        assert torch.equal(found[2].output, subjects["seeing"](x / 2)[0].clamp(0, 1))
+    assert found[0].output.shape == (3, 32, 32)
+
+
+def test_tables() -> None:
+    found = findings()
+    rows = list(csv.DictReader(io.StringIO(attributions.as_csv(found))))
+    assert [(row["model"], row["degradation"]) for row in rows] == [(one.model, one.version) for one in found]
+    assert rows[0]["window"] == "10,12,8"
+    assert float(rows[0]["di"]) == pytest.approx(found[0].di, rel=1e-5)
+    assert float(rows[0]["di"]) == pytest.approx(100 * (1 - float(rows[0]["gini"])), rel=1e-4)
+    assert float(rows[1]["sum"]) == pytest.approx(float(found[1].attribution.pixels.sum()), rel=1e-4)
+    assert [row["condition_share"] for row in rows] == ["0.25", "", "0.25", ""]
+    arrays = np.load(io.BytesIO(attributions.as_npz(found)))
+    assert len(arrays.files) == 6
+    assert np.array_equal(arrays["a/clean/pixels"], found[0].attribution.pixels.numpy())
+    assert arrays["a/blur/condition"].shape == (3, 12, 16)
+    assert f"DI {found[0].di:5.2f}" in attributions.sentences(found)[0]
+
+
+def test_the_figure_shows_every_map() -> None:
+    found = findings()
+    inputs = {name: torch.rand(1, 3, 12, 16) for name in ("clean", "blur")}
+    figure = attribution_figure(inputs, found)
+    assert len(figure.axes) == 2 * (3 + 2 * 3)
+    words = [text.get_text() for text in figure.texts]
+    assert f"a  DI {found[0].di:.1f}" in words
+    assert f"a very long nam…  DI {found[1].di:.1f}" in words
+    assert {"clean", "blur"} <= set(words)
+    drawn = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert drawn[0] is not None
+    assert drawn[0].shape == (12, 16, 3)
+    shown = found[0].attribution.map
+    maps = [array for array in drawn if array is not None and array.shape == (12, 16)]
+    assert np.allclose(maps[0], (shown / shown.max()).sqrt().numpy(), atol=1e-6)
+    assert_nothing_cut(figure)
+    with pytest.raises(ValueError, match="there is no attribution map"):
+        attribution_figure(inputs, [])
+
+
+def test_a_map_of_nothing_can_be_drawn() -> None:
+    nothing = Finding("a", "clean", AT, 2, Attribution(torch.zeros(3, 12, 16), None, 0, 0), torch.zeros(3, 24, 32), 1)
+    figure = attribution_figure({"clean": torch.rand(1, 3, 12, 16)}, [nothing])
+    assert "a  DI none" in [text.get_text() for text in figure.texts]
+    assert_nothing_cut(figure)
+
+
+# --- the command
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["analyze", "attribution", *map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command(networks: dict[str, str], photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    names = [part for name in networks.values() for part in ("-n", name)]
+    asked = ["--degradation", "clean", "--degradation", "noise=9", "--steps", "2", "--side", "24", "--size", "8"]
+    code, told, _ = call(photos / "0.png", "-o", out, *names, *asked, "--condition", "attributed")
+    assert code == 0
+    assert [line.split() for line in told.splitlines()[-3:]] == [
+        [str(out / f"attribution.{ending}")] for ending in ("png", "csv", "npz")
+    ]
+    rows = list(csv.DictReader(io.StringIO((out / "attribution.csv").read_text())))
+    assert [(row["model"], row["degradation"]) for row in rows] == [
+        ("seeing", "clean"), ("blind", "clean"), ("seeing", "noise=9"), ("blind", "noise=9"),
+    ]  # fmt: skip
+    assert np.load(out / "attribution.npz")["seeing/noise=9/condition"].shape == (3, 24, 24)
+    window = [int(number) for number in rows[0]["window"].split(",")]
+    assert window[2] == 8
+    again = tmp_path / "again"
+    at = ["--window", "20,20,8", "--side", "0", "--steps", "2"]
+    assert call(photos / "1.png", "-o", again, "-n", networks["blind"], *at)[0] == 0
+    (row,) = csv.DictReader(io.StringIO((again / "attribution.csv").read_text()))
+    assert (row["window"], row["degradation"]) == ("20,20,8", "clean")
+    assert np.load(again / "attribution.npz")["blind/clean/pixels"].shape == (3, 48, 52)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--window", "1,2"], "a window is x,y,size"),
+        (["--window", "5000,0,8"], "5000,0,8 (x,y,size) does not lie within the output of 160 x 128 pixels"),
+        (["--size", "500"], "does not lie within the output"),
+        (["--degradation", "fog"], "there is no degradation 'fog'"),
+        (["-n", "nothing"], "nothing does not exist"),
+        (["--sigma", "0"], "should be positive"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_a_wrong_call(
+    arguments: list[str], sentence: str, networks: dict[str, str], photos: Path, tmp_path: Path
+) -> None:
+    code, _, told = call(photos / "0.png", "-o", tmp_path / "out", "-n", networks["blind"], *arguments)
+    assert code == 2
+    assert sentence in told.replace("\n", " ")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_picture_or_folder_that_cannot_be(networks: dict[str, str], photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code, _, told = call(tmp_path / "broken.png", "-o", tmp_path / "out", "-n", networks["blind"])
+    assert (code, "broken.png" in told) == (2, True)
+    (tmp_path / "file").write_text("")
+    code, _, told = call(photos / "0.png", "-o", tmp_path / "file" / "out", "-n", networks["blind"], "--steps", "1")
+    assert (code, "cannot be written" in told) == (2, True)
