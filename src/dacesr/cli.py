@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from dacesr.cli_analyze import analysis, inspect
+from dacesr.cli_compare import compare
 from dacesr.cli_evaluate import evaluation
-from dacesr.cli_figures import attribution
+from dacesr.cli_figures import activations, attribution, condition
 from dacesr.cli_train import training
 from dacesr.failing import fail
 
@@ -29,7 +30,8 @@ app.add_typer(training, name="train")
 app.add_typer(evaluation, name="evaluate")
 app.add_typer(analysis, name="analyze")
 app.command()(inspect)
-analysis.command()(attribution)
+for _command in (attribution, activations, condition, compare):
+    analysis.command()(_command)
 
 
 class PrecisionName(StrEnum):

@@ -1,7 +1,7 @@
 """`dacesr analyze attribution`, `activations`, `condition` and `compare`: what networks do with a photograph, drawn."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dacesr.conditioning import Guided
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="Picture to enlarge.")]
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Pictures to enlarge.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of figures and tables.")]
 Models = Annotated[
     list[str] | None,
@@ -45,7 +46,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 
 
 @contextmanager
-def _called(output: Path) -> Iterator[None]:
+def called(output: Path) -> Iterator[None]:
     """What is wrong with a call, in one sentence."""
     if importlib.util.find_spec("matplotlib") is None:
         raise fail('figures need matplotlib: pip install "dacesr[analysis]"')
@@ -61,7 +62,7 @@ def _called(output: Path) -> Iterator[None]:
 
 
 def attribution(
-    photo: Photo,
+    photos: Photos,
     output: Output,
     model: Models = None,
     degradation: Versions = None,
@@ -83,28 +84,38 @@ def attribution(
     dacesr analyze attribution photo.jpg -o out
     dacesr analyze attribution photo.jpg -o out -n default -n RLFN=rlfn.pth -n random:rrdb --window 248,200,16
     """
-    with _called(output):
+    with called(output):
         from dacesr.analysis import attributions, plots
         from dacesr.analysis.attribution_plots import attribution_figure
+        from dacesr.evaluate.tables import as_markdown, show
         from dacesr.progress import advancing
         from dacesr.tensorfile import write_whole
 
-        subjects, inputs, at = _looked_at(
-            photo, model or ["default", "light"], degradation or ["clean"], window,
-            size=size, side=side, seed=seed, device=device,
-        )  # fmt: skip
+        subjects = _subjects(model or ["default", "light"], device)
+        parts = {
+            photo.stem: _part(photo, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed)
+            for photo in _distinct(photos)
+        }
         output.mkdir(parents=True, exist_ok=True)
-        with advancing("steps", steps * len(subjects) * len(inputs)) as advance:
-            found = attributions.measure(
-                subjects, inputs, at, sigma=sigma, steps=steps, batch=batch,
-                through_condition=condition == "attributed", advance=advance,
-            )  # fmt: skip
-        plots.save(attribution_figure(inputs, found), output / "attribution.png")
+        found, files = [], ["attribution.csv", "attribution.md"]
+        total = steps * len(subjects) * sum(len(inputs) for inputs, _ in parts.values())
+        with advancing("steps", total) as advance:
+            for name, (inputs, at) in parts.items():
+                its = attributions.measure(
+                    subjects, inputs, at, picture=name, sigma=sigma, steps=steps, batch=batch,
+                    through_condition=condition == "attributed", advance=advance,
+                )  # fmt: skip
+                plots.save(attribution_figure(inputs, its), output / f"{name}_attribution.png")
+                write_whole(output / f"{name}_attribution.npz", attributions.as_npz(its))
+                files += [f"{name}_attribution.png", f"{name}_attribution.npz"]
+                found += its
+        table = attributions.table(found)
         write_whole(output / "attribution.csv", attributions.as_csv(found).encode())
-        write_whole(output / "attribution.npz", attributions.as_npz(found))
-        for line in attributions.sentences(found):
-            typer.echo(line)
-        _name(output, "attribution.png", "attribution.csv", "attribution.npz")
+        write_whole(output / "attribution.md", f"{as_markdown(table)}\n".encode())
+        show([table])
+        for sentence in attributions.warnings(found):
+            typer.echo(f"dacesr: {sentence}", err=True)
+        name_files(output, *files)
 
 
 Other = Annotated[Path | None, typer.Option(metavar="PHOTO", help="Another picture, for its condition.")]
@@ -135,7 +146,7 @@ def activations(
     dacesr analyze activations photo.jpg -o out
     dacesr analyze activations photo.jpg -o out -n default -n light --condition own --condition none --degradation blur
     """
-    with _called(output):
+    with called(output):
         from dacesr.analysis import activations as measuring
         from dacesr.analysis import maps, plots
         from dacesr.analysis.versions import CLEAN
@@ -158,7 +169,7 @@ def activations(
         write_whole(output / "activations.csv", measuring.activations_csv(found).encode())
         plots.save(maps.activation_figure(found, inputs), output / "activations.png")
         show([measuring.summary(found)], measuring.NOTES)
-        _name(output, "activations.png", "activations.csv")
+        name_files(output, "activations.png", "activations.csv")
 
 
 def condition(
@@ -183,7 +194,7 @@ def condition(
     dacesr analyze condition photo.jpg -o out
     dacesr analyze condition photo.jpg -o out --other cat.jpg --degradation clean --degradation mixed
     """
-    with _called(output):
+    with called(output):
         from dacesr.analysis import maps, modulations, plots
         from dacesr.analysis.versions import CLEAN
         from dacesr.checkpoint import load_extractor
@@ -209,7 +220,7 @@ def condition(
         plots.save(maps.condition_figure(found), output / "condition.png")
         for line in modulations.sentences(found):
             typer.echo(line)
-        _name(output, "condition.png", "condition.csv")
+        name_files(output, "condition.png", "condition.csv")
 
 
 # --- what they share
@@ -227,122 +238,51 @@ def _looked_at(
     device: str,
 ) -> "tuple[dict[str, Guided], dict[str, Tensor], Window]":
     """Networks, the versions of the photo's part that they are given, and the window within it."""
+    subjects = _subjects(models, device)
+    return subjects, *_part(photo, subjects, degradations, window, size=size, side=side, seed=seed)
+
+
+def _subjects(models: Sequence[str], device: str) -> "dict[str, Guided]":
     from dacesr.analysis.subjects import load_subjects
+    from dacesr.device import find_device
+
+    return load_subjects(models, device=find_device(device))
+
+
+def _part(
+    photo: Path,
+    subjects: "Mapping[str, Guided]",
+    degradations: Sequence[str],
+    window: str | None,
+    *,
+    size: int,
+    side: int,
+    seed: int,
+) -> "tuple[dict[str, Tensor], Window]":
+    """Versions of the part of a photo around its window, and the window within the part."""
     from dacesr.analysis.versions import check_versions, versions
     from dacesr.analysis.windows import cut_around, find_window, parse_window
-    from dacesr.device import find_device
     from dacesr.image import read
 
     check_versions(degradations)
+    guided = next(iter(subjects.values()))
+    scale, device = guided.config.scale, next(guided.parameters()).device
     at = None if window is None else parse_window(window)
-    where = find_device(device)
-    subjects = load_subjects(models, device=where)
-    scale = next(iter(subjects.values())).config.scale
-    picture = read(photo).to(where)
+    picture = read(photo).to(device)
     part, at = cut_around(picture, at or find_window(picture, scale, size), scale, side)
-    return subjects, versions(part, degradations, seed=seed), at
+    return versions(part, degradations, seed=seed), at
 
 
-def _name(output: Path, *names: str) -> None:
+def _distinct(photos: Sequence[Path]) -> list[Path]:
+    """The photos, each once; files are named after them, so two must not have one name."""
+    photos = list(dict.fromkeys(photos))
+    stems = [photo.stem for photo in photos]
+    if twice := next((photo for photo in photos if stems.count(photo.stem) > 1), None):
+        raise ValueError(f"{twice} is not the only picture called {twice.stem}, and files are named after pictures")
+    return photos
+
+
+def name_files(output: Path, *names: str) -> None:
     """Name the files that were written."""
     for name in names:
         typer.echo(str(output / name))
-
-
-# --- side by side
-
-
-def compare(
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Pictures, or folders of them.")],
-    output: Output,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-n",
-            "--method",
-            metavar="METHOD",
-            help="bicubic, lanczos, bundled name, file or hub id; MODEL@STRENGTH; NAME=FOLDER of results. Repeatable.",
-        ),
-    ] = None,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(metavar="X,Y,SIZE", help="Output pixels; the most detailed place unless given. Repeatable."),
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=2, help="Side of the window in output pixels, where none is given.")
-    ] = None,
-    degradation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="PICTUREs are sharp: degrade them so, as bicubic, level2, .... Repeatable."),
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of sharp versions of the pictures, under the same names.")
-    ] = None,
-    measure: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.")
-    ] = None,
-    metrics: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of the files that measures need; $DACESR_DATA/metrics.")
-    ] = None,
-    scale: Annotated[int, typer.Option(min=1, max=8, help="Times that all methods enlarge.")] = 4,
-    seed: Seed = 0,
-    device: Device = "auto",
-    tile: Annotated[
-        str | None,
-        typer.Option(metavar="auto|0|N", help="Input pixels a side; 0, whole pictures, where there are references."),
-    ] = None,
-) -> None:
-    """Crops of the same place by several methods with their scores: sheets (Figs. 6, 7), and a page with a slider.
-
-    \b
-    dacesr analyze compare photo.jpg -o out
-    dacesr analyze compare photos -o out -n bicubic -n light -n default --degradation bicubic --degradation level2
-    dacesr analyze compare lr -o out --reference hr -n default -n HAT=results/hat --window 420,200,96
-    """
-    if tile not in (None, "auto") and not tile.isdecimal():
-        raise fail(f"--tile must be auto, 0 or a positive number; got {tile}")
-    with _called(output):
-        from dacesr.analysis import comparing
-        from dacesr.analysis.page import made_by, page, scenes_of
-        from dacesr.analysis.sheets import save_sheet
-        from dacesr.analysis.windows import parse_window
-        from dacesr.device import find_device
-        from dacesr.evaluate.measures import metrics_folder
-        from dacesr.evaluate.methods import find_methods
-        from dacesr.tensorfile import write_whole
-
-        def warn(sentence: str) -> None:
-            typer.echo(f"dacesr: {sentence}", err=True)
-
-        measured, where = bool(degradation) or reference is not None, find_device(device)
-        photos = comparing.gather_photos(pictures, sharp=bool(degradation))
-        windows = [parse_window(text) for text in window or ()]
-        measures, missing = comparing.find_measures(
-            measure, metrics_folder(metrics), reference=measured, scale=scale, device=where
-        )
-        for sentence in missing:
-            warn(sentence)
-        tile = tile or ("0" if measured else "auto")
-        methods = find_methods(
-            method or comparing.DEFAULT,
-            scale=scale, device=device, precision="fp32", tile=int(tile) if tile.isdecimal() else tile,
-        )  # fmt: skip
-        comparer = comparing.Comparer(
-            methods=methods, measures=measures, scale=scale, degradations=degradation or (), reference=reference,
-            windows=windows, size=size, seed=seed, device=where, warn=warn,
-        )  # fmt: skip
-        output.mkdir(parents=True, exist_ok=True)
-        scenes, rows, sheets = [], [], []
-        for found in comparer.run(photos):
-            sheets.append(comparing.sheet_name(found, sheets))
-            save_sheet(found, output / sheets[-1])
-            _name(output, sheets[-1])
-            scenes += scenes_of(found)
-            rows += [(found.name, found.degradation, *scored) for scored in found.scores.items()]
-        if scenes:
-            made = made_by(methods, scale=scale, seed=seed if degradation else None)
-            write_whole(output / "compare.html", page(scenes, made=made).encode())
-            write_whole(output / "scores.csv", comparing.scores_csv(rows, list(measures)).encode())
-            _name(output, "compare.html", "scores.csv")
-    if comparer.failures:
-        raise typer.Exit(1)

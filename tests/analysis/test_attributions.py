@@ -43,7 +43,7 @@ def findings() -> list[Finding]:
     ):
         pixels = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(place)) - 0.5
         attribution = Attribution(pixels, None if place % 2 else pixels / 3, 1.0, 3.0)
-        found.append(Finding(model, version, AT, 2, attribution, torch.rand(3, 24, 32), 1.0))
+        found.append(Finding("photo", model, version, AT, 2, attribution, torch.rand(3, 24, 32), 1.0))
     return found
 
 
@@ -76,7 +76,31 @@ def test_tables() -> None:
     assert len(arrays.files) == 6
     assert np.array_equal(arrays["a/clean/pixels"], found[0].attribution.pixels.numpy())
     assert arrays["a/blur/condition"].shape == (3, 12, 16)
-    assert f"DI {found[0].di:5.2f}" in attributions.sentences(found)[0]
+
+
+def test_the_table_has_means_over_pictures() -> None:
+    one = findings()
+    table = attributions.table(one)
+    assert (table.title, table.head) == ("Diffusion index", ["model", "clean", "blur"])
+    assert table.rows[0] == ["a", f"{one[0].di:.2f}", f"{one[2].di:.2f}"]
+    nothing = Attribution(torch.zeros(3, 12, 16), None, 0, 0)
+    flat = [each._replace(picture="other", attribution=nothing) for each in one[:1]]
+    more = [each._replace(picture="third", attribution=one[3 - place].attribution) for place, each in enumerate(one)]
+    table = attributions.table([*one, *flat, *more])
+    assert table.title == "Diffusion index, mean of 3 pictures"
+    low, high = sorted((one[0].di, one[3].di))
+    assert table.rows[0][1] == f"{(low + high) / 2:.2f} ({low:.2f} to {high:.2f})"
+    assert attributions.table(flat).rows == [["a", "none"]]
+
+
+def test_sums_that_are_far_off_are_told() -> None:
+    good, bad = (findings()[place] for place in (0, 1))
+    total = float(good.attribution.signed.sum())
+    good = good._replace(attribution=good.attribution._replace(start=0.0, end=total + 0.01 * abs(total)))
+    bad = bad._replace(attribution=bad.attribution._replace(start=0.0, end=100.0))
+    (told,) = attributions.warnings([good, bad])
+    assert told.startswith("a very long name, 25 letters on photo (clean): the parts are ")
+    assert "more --steps" in told
 
 
 def test_the_figure_shows_every_map() -> None:
@@ -100,7 +124,9 @@ def test_the_figure_shows_every_map() -> None:
 
 
 def test_a_map_of_nothing_can_be_drawn() -> None:
-    nothing = Finding("a", "clean", AT, 2, Attribution(torch.zeros(3, 12, 16), None, 0, 0), torch.zeros(3, 24, 32), 1)
+    nothing = Finding(
+        "photo", "a", "clean", AT, 2, Attribution(torch.zeros(3, 12, 16), None, 0, 0), torch.zeros(3, 24, 32), 1
+    )
     figure = attribution_figure({"clean": torch.rand(1, 3, 12, 16)}, [nothing])
     assert "a  DI none" in [text.get_text() for text in figure.texts]
     assert_nothing_cut(figure)
@@ -121,22 +147,26 @@ def test_the_command(networks: dict[str, str], photos: Path, tmp_path: Path) -> 
     asked = ["--degradation", "clean", "--degradation", "noise=9", "--steps", "2", "--side", "24", "--size", "8"]
     code, told, _ = call(photos / "0.png", "-o", out, *names, *asked, "--condition", "attributed")
     assert code == 0
-    assert [line.split() for line in told.splitlines()[-3:]] == [
-        [str(out / f"attribution.{ending}")] for ending in ("png", "csv", "npz")
-    ]
+    files = ("attribution.csv", "attribution.md", "0_attribution.png", "0_attribution.npz")
+    assert told.splitlines()[-4:] == [str(out / name) for name in files]
+    assert sorted(path.name for path in out.iterdir()) == sorted(files)
+    table = (out / "attribution.md").read_text()
+    assert table.splitlines()[2] == "| model | clean | noise=9 |"
     rows = list(csv.DictReader(io.StringIO((out / "attribution.csv").read_text())))
     assert [(row["model"], row["degradation"]) for row in rows] == [
         ("seeing", "clean"), ("blind", "clean"), ("seeing", "noise=9"), ("blind", "noise=9"),
     ]  # fmt: skip
-    assert np.load(out / "attribution.npz")["seeing/noise=9/condition"].shape == (3, 24, 24)
+    assert np.load(out / "0_attribution.npz")["seeing/noise=9/condition"].shape == (3, 24, 24)
     window = [int(number) for number in rows[0]["window"].split(",")]
     assert window[2] == 8
     again = tmp_path / "again"
     at = ["--window", "20,20,8", "--side", "0", "--steps", "2"]
-    assert call(photos / "1.png", "-o", again, "-n", networks["blind"], *at)[0] == 0
-    (row,) = csv.DictReader(io.StringIO((again / "attribution.csv").read_text()))
-    assert (row["window"], row["degradation"]) == ("20,20,8", "clean")
-    assert np.load(again / "attribution.npz")["blind/clean/pixels"].shape == (3, 48, 52)
+    assert call(photos / "1.png", photos / "2.png", "-o", again, "-n", networks["blind"], *at)[0] == 0
+    one, other = csv.DictReader(io.StringIO((again / "attribution.csv").read_text()))
+    assert (one["picture"], one["window"], one["degradation"]) == ("1", "20,20,8", "clean")
+    assert (other["picture"], other["window"]) == ("2", "20,20,8")
+    assert (again / "2_attribution.png").exists()
+    assert np.load(again / "1_attribution.npz")["blind/clean/pixels"].shape == (3, 48, 52)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +194,9 @@ def test_a_picture_or_folder_that_cannot_be(networks: dict[str, str], photos: Pa
     (tmp_path / "broken.png").write_bytes(b"no picture")
     code, _, told = call(tmp_path / "broken.png", "-o", tmp_path / "out", "-n", networks["blind"])
     assert (code, "broken.png" in told) == (2, True)
+    (tmp_path / "0.png").write_bytes((photos / "0.png").read_bytes())
+    code, _, told = call(photos / "0.png", tmp_path / "0.png", "-o", tmp_path / "out", "-n", networks["blind"])
+    assert (code, "is not the only picture called 0" in told) == (2, True)
     (tmp_path / "file").write_text("")
     code, _, told = call(photos / "0.png", "-o", tmp_path / "file" / "out", "-n", networks["blind"], "--steps", "1")
     assert (code, "cannot be written" in told) == (2, True)

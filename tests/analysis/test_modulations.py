@@ -19,13 +19,15 @@ from dacesr.analysis.modulations import (
     OF_CLEAN,
     TURNED,
     WITHOUT,
-    conditioned as checked,
     examinations_csv,
     examine,
     modulation_effects,
     sentences,
     with_extractor,
     without_modulation,
+)
+from dacesr.analysis.modulations import (
+    conditioned as checked,
 )
 from dacesr.checkpoint import load_extractor, save_restorer
 from dacesr.cli_figures import condition as command
@@ -52,6 +54,7 @@ def guided(tmp_path: Path) -> Guided:
 def test_without_modulation_is_a_modulation_of_zero(modulation: str, modulate: str) -> None:
     net, x = conditioned(modulation=modulation, modulate=modulate), picture()
     plain = without_modulation(net)
+    assert isinstance(plain, Restorer)
     with torch.no_grad():
         own, found = net(x, tokens()), plain(x)
         assert not plain.training
@@ -145,14 +148,89 @@ def test_without_another_picture_it_is_turned(guided: Guided) -> None:
     assert turned.largest == pytest.approx(float(away.max()), rel=1e-4)
 
 
-def test_what_changes_nothing_is_infinitely_close() -> None:
-    net = known()
-    extractor_free = {"clean": picture()}
-    eye = Guided(net, _eye())
-    (one,) = examine(eye, extractor_free, model="net", clean=extractor_free["clean"])
-    bias = next(change for change in one.changes if change.name == BIAS)
-    assert (bias.psnr, bias.largest, bias.mean) == (math.inf, 0, 0)
+def test_what_changes_nothing_is_infinitely_close(guided: Guided) -> None:
+    guided.net.load_state_dict(known().state_dict())  # the bias alone is all that its modulation has
+    x = picture()
+    (one,) = examine(guided, {"clean": x}, model="net", clean=x)
+    without, *others = one.changes
+    assert without.largest > 0.01
+    assert [(change.psnr, change.largest, change.mean) for change in others] == [(math.inf, 0, 0)] * 2
 
 
-def _eye():  # noqa: ANN202
-    return None
+def test_tables_and_sentences(guided: Guided) -> None:
+    x = picture()
+    found = examine(guided, {"clean": x}, model="net", clean=x)
+    rows = list(csv.DictReader(io.StringIO(examinations_csv(found))))
+    assert {(row["model"], row["degradation"]) for row in rows} == {("net", "clean")}
+    values = {(row["what"], row["measure"]): row["value"] for row in rows}
+    assert len(values) == len(rows) == 1 + 2 * 4 + 3 * 3
+    assert set(values["condition", "tags"].split("; ")) <= {*TAGS, ""}
+    effect, change = found[0].effects[1], found[0].changes[0]
+    assert float(values["RSSB 2", "beta / features"]) == pytest.approx(effect.share, rel=1e-4)
+    assert float(values[WITHOUT, "PSNR in dB"]) == pytest.approx(change.psnr, abs=1e-3)
+    assert float(values[WITHOUT, "mean change in levels"]) == pytest.approx(change.mean, abs=1e-4)
+    lines = sentences(found)
+    assert len(lines) == 3
+    assert f"{change.mean:.3f} levels" in lines[0]
+
+
+def test_another_extractor(guided: Guided, tmp_path: Path) -> None:
+    x, path = picture(), write_tagger(tmp_path / "other.safetensors", seed=3)
+    changed = with_extractor(guided, load_extractor(path), "net", str(path))
+    assert changed.net is guided.net
+    assert (changed(x) - guided(x)).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="net takes conditions of 16 channels, and those of lite-ram have 512"):
+        with_extractor(guided, load_extractor("lite-ram"), "net", "lite-ram")
+
+
+def test_networks_without_a_condition_are_told() -> None:
+    with pytest.raises(ValueError, match="net takes no condition"):
+        checked(Guided(conditioned(modulation="none")), "net")
+    with pytest.raises(ValueError, match=r"net comes without an extractor.*--extractor"):
+        checked(Guided(conditioned(modulation="release")), "net")
+
+
+# --- the command
+
+
+def run(*args: object) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, list(map(str, args)))
+    return result.exit_code, result.output
+
+
+def test_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    write(photo, picture(60, 80))
+    net = write_conditioned(tmp_path)
+    args = ("-n", net, "--side", 24, "--degradation", "noise", "--degradation", "clean", "--other", photo)
+    code, text = run(photo, "-o", out, *args)
+    assert code == 0, text
+    assert sorted(path.name for path in out.iterdir()) == ["condition.csv", "condition.png"]
+    assert "clean picture's" in text
+    rows = list(csv.DictReader(io.StringIO((out / "condition.csv").read_text())))
+    shown = dict.fromkeys((row["model"], row["degradation"]) for row in rows)
+    assert list(shown) == [("net", "noise"), ("net", "clean")]
+    with Image.open(out / "condition.png") as image:
+        assert min(image.size) > 300
+
+
+def test_a_wrong_call_is_one_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    photo, plain = tmp_path / "photo.png", tmp_path / "plain.safetensors"
+    write(photo, picture(60, 80))
+    save_restorer(plain, conditioned(modulation="none"))
+    for args, words in (
+        (("-n", plain), "plain takes no condition"),
+        (("-n", plain, "--extractor", "lite-ram"), "plain takes no condition"),
+        (("-n", write_conditioned(tmp_path), "--other", tmp_path / "none.png"), "none.png"),
+        (("--degradation", "rain"), "no degradation 'rain'"),
+    ):
+        code, text = run(photo, "-o", tmp_path / "out", *args)
+        assert code == 2
+        assert text.startswith("dacesr: ")
+        assert words in text
+        assert text.count("\n") == 1
+    assert not (tmp_path / "out").exists()

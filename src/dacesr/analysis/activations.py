@@ -241,7 +241,7 @@ def summary(found: Sequence[Activation]) -> Table:
     head = ["model", "condition", *(f"r, {version}" for version in versions), "change"]
     rows = []
     ways = dict.fromkeys((one.model, one.condition) for one in found)
-    first = {model: condition for model, condition in reversed(ways)}
+    first = dict(reversed(ways))  # of each model
     for model, condition in ways:
         own = [one for one in found if (one.model, one.condition) == (model, condition)]
         means = [_mean([one.correlation for one in own if one.version == version]) for version in versions]

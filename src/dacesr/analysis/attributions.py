@@ -13,9 +13,11 @@ from torch import Tensor
 from dacesr.analysis.attribution import SIGMA, STEPS, Attribution, above_below, attribute, diffusion_index, gini
 from dacesr.analysis.windows import Window
 from dacesr.conditioning import Guided
+from dacesr.evaluate.statistics import bootstrap
+from dacesr.evaluate.tables import Table
 
 COLUMNS = (
-    "model", "degradation", "window", "di", "gini", "above", "below", "detail_blurred", "detail",
+    "picture", "model", "degradation", "window", "di", "gini", "above", "below", "detail_blurred", "detail",
     "sum", "error", "condition_share", "seconds",
 )  # fmt: skip
 
@@ -24,6 +26,7 @@ class Finding(NamedTuple):
     """A map, and what it says.
 
     Attributes:
+        picture: Name of the picture.
         model: Name of the network.
         version: Name of the degradation.
         window: In output pixels.
@@ -33,6 +36,7 @@ class Finding(NamedTuple):
         seconds: That the map took.
     """
 
+    picture: str
     model: str
     version: str
     window: Window
@@ -52,6 +56,7 @@ def measure(
     inputs: Mapping[str, Tensor],
     window: Window,
     *,
+    picture: str = "picture",
     sigma: float = SIGMA,
     steps: int = STEPS,
     batch: int = 2,
@@ -64,6 +69,7 @@ def measure(
         subjects: Networks by name, of one scale.
         inputs: Versions of a picture by name, (1, 3, h, w) in [0, 1] each.
         window: In output pixels.
+        picture: What the picture is called.
         sigma: As for `attribution.attribute`, like all that follow.
         steps: Of each map.
         batch: Points of the path at a time.
@@ -90,7 +96,7 @@ def measure(
             seconds = time.perf_counter() - begin
             with torch.no_grad():
                 output = guided(x)[0].clamp(0, 1).cpu()
-            findings.append(Finding(model, version, window, guided.config.scale, attribution, output, seconds))
+            findings.append(Finding(picture, model, version, window, guided.config.scale, attribution, output, seconds))
     return findings
 
 
@@ -105,8 +111,8 @@ def as_csv(findings: Sequence[Finding]) -> str:
         share = found.condition_share
         numbers = (one.di, gini(found.map), above, below, found.start, found.end, float(found.signed.sum()))
         writer.writerow(
-            [one.model, one.version, one.window, *(f"{number:.6g}" for number in numbers), f"{found.error:.2e}",
-             "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}"]
+            [one.picture, one.model, one.version, one.window, *(f"{number:.6g}" for number in numbers),
+             f"{found.error:.2e}", "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}"]
         )  # fmt: skip
     return text.getvalue()
 
@@ -124,10 +130,32 @@ def as_npz(findings: Sequence[Finding]) -> bytes:
     return content.getvalue()
 
 
-def sentences(findings: Sequence[Finding]) -> list[str]:
-    """A line for each map: the diffusion index, and whether the sum of the parts can be trusted."""
-    width = max(len(one.model) for one in findings)
+def table(findings: Sequence[Finding], *, seed: int = 0) -> Table:
+    """Diffusion indices: a row for each network, a column for each degradation.
+
+    Of several pictures the mean, with its 95 % interval (bootstrap over pictures, from `seed`).
+    """
+    models, versions = (list(dict.fromkeys(getattr(one, field) for one in findings)) for field in ("model", "version"))
+    rows = [[model, *(_mean(findings, model, version, seed) for version in versions)] for model in models]
+    count = len({one.picture for one in findings})
+    title = "Diffusion index" + (f", mean of {count} pictures" if count > 1 else "")
+    return Table(title, ["model", *versions], rows)
+
+
+def _mean(findings: Sequence[Finding], model: str, version: str, seed: int) -> str:
+    values = torch.tensor([one.di for one in findings if (one.model, one.version) == (model, version)])
+    values = values[values.isfinite()]  # a map of nothing has no index
+    if not len(values):
+        return "none"
+    mean, low, high = bootstrap(values, generator=torch.Generator().manual_seed(seed))
+    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def warnings(findings: Sequence[Finding], *, most: float = 0.02) -> list[str]:
+    """Sentences on maps whose parts do not add up within `most` of the detail: they want more steps."""
     return [
-        f"{one.model:{width}}  {one.version:10}  DI {one.di:5.2f}  sum off by {one.attribution.error:.2%}"
+        f"{one.model} on {one.picture} ({one.version}): the parts are {one.attribution.error:.1%} off the detail that "
+        "they should add up to; more --steps bring them closer"
         for one in findings
+        if one.attribution.error > most
     ]

@@ -82,7 +82,7 @@ def condition_figure(examinations: Sequence[Examination], *, cell: float = 1.5) 
     """
     if not examinations:
         raise ValueError("there is no condition to draw")
-    wide, tall = _cell(examinations[0].picture[0], cell)
+    wide, tall = _cell(examinations[0].picture[0], cell, narrowest=cell)
     columns = max(max(len(one.effects), 2 + len(one.changes)) for one in examinations)
     block = 3 * (tall + GAP) + 11 * LINE
     page = _Page(2 * MARGIN + LABEL + columns * (wide + GAP) + BAR, 2 * MARGIN + len(examinations) * block - LINE)
@@ -125,7 +125,7 @@ def _draw_effects(page: "_Page", effects: Sequence[Effect], box: Box) -> None:
         (
             "beta\n(RMS,\nof x)",
             [one.shift for one in effects],
-            [f"{rms(one.shift):.2g}, {one.share:.1%}" for one in effects],
+            [f"{rms(one.shift):.2g}, {100 * one.share:.2g}%" for one in effects],
         ),
     ):
         for column, (one, head) in enumerate(zip(effects, heads, strict=True)):
@@ -147,10 +147,11 @@ def robust_range(maps: Sequence[Tensor]) -> Range:
     return (low, high) if high > low else (low, low + max(abs(low), 1e-6))
 
 
-def _cell(values: Tensor, longer: float) -> tuple[float, float]:
-    """Width and height in inches of a map (h, w)."""
+def _cell(values: Tensor, longer: float, *, narrowest: float = 0.6) -> tuple[float, float]:
+    """Width and height in inches of the place of a map (h, w), wide and high enough for the letters around it."""
     height, width = values.shape
-    return longer * width / max(height, width), longer * height / max(height, width)
+    wide, tall = (longer * side / max(height, width) for side in (width, height))
+    return max(wide, narrowest), max(tall, 2.2 * LINE)
 
 
 def _unique(names: Iterable[str]) -> list[str]:

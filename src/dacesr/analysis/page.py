@@ -16,6 +16,7 @@ from PIL import Image
 from dacesr import __version__
 from dacesr.analysis.comparing import printable
 from dacesr.analysis.views import INPUT, REFERENCE, Comparison, View
+from dacesr.analysis.windows import Window
 from dacesr.evaluate.methods import Method
 
 TITLE = "dacesr: side by side"
@@ -47,10 +48,7 @@ def scenes_of(comparison: Comparison) -> list[dict[str, Any]]:
                 "left": methods[0] if len(methods) > 1 else INPUT,
                 "right": methods[-1],
                 "pictures": {name: _embedded(pixels) for name, pixels in view.pictures.items()},
-                "windows": [
-                    {"name": str(window), "x": window.x - view.left, "y": window.y - view.top, "size": window.size}
-                    for window in view.windows
-                ],
+                "windows": [_place(comparison, view, window) for window in view.windows],
                 "heads": comparison.heads,
                 "scores": list(cells.items()),
             }
@@ -105,6 +103,12 @@ def _note(comparison: Comparison, view: View) -> str:
     if comparison.failed:
         sentences.append(f"Failed here: {', '.join(comparison.failed)}.")
     return " ".join(sentences)
+
+
+def _place(comparison: Comparison, view: View, window: Window) -> dict[str, Any]:
+    """A window within a view, called as sheets call it."""
+    number = f"{comparison.windows.index(window) + 1}: " if len(comparison.windows) > 1 else ""
+    return {"name": f"{number}{window}", "x": window.x - view.left, "y": window.y - view.top, "size": window.size}
 
 
 def _embedded(pixels: np.ndarray) -> str:

@@ -134,6 +134,7 @@ def plan_views(windows: Sequence[Window], height: int, width: int, *, scale: int
         left, top, across, down = _extent(group)
         wide = min(max(math.isqrt(limit * width // height), across), width)
         tall = min(max(limit // wide, down), height)
+        wide = max(min(wide, limit // tall), across)
         left, wide = _grown(left, across, wide, width, scale)
         top, tall = _grown(top, down, tall, height, scale)
         views.append(View(left, top, wide, tall, tuple(group)))

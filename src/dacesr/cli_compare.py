@@ -1,0 +1,105 @@
+"""`dacesr analyze compare`: the same places of pictures by several methods, side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dacesr.cli_figures import Device, Output, Seed, called, name_files
+from dacesr.failing import fail
+
+
+def compare(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Pictures, or folders of them.")],
+    output: Output,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-n",
+            "--method",
+            metavar="METHOD",
+            help="bicubic, lanczos, bundled name, file or hub id; MODEL@STRENGTH; NAME=FOLDER of results. Repeatable.",
+        ),
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y,SIZE", help="Output pixels; the most detailed place unless given. Repeatable."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Side of the window in output pixels, where none is given.")
+    ] = None,
+    degradation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="PICTUREs are sharp: degrade them so, as bicubic, level2, .... Repeatable."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of sharp versions of the pictures, under the same names.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of the files that measures need; $DACESR_DATA/metrics.")
+    ] = None,
+    scale: Annotated[int, typer.Option(min=1, max=8, help="Times that all methods enlarge.")] = 4,
+    seed: Seed = 0,
+    device: Device = "auto",
+    tile: Annotated[
+        str | None,
+        typer.Option(metavar="auto|0|N", help="Input pixels a side; 0, whole pictures, where there are references."),
+    ] = None,
+) -> None:
+    """Crops of the same place by several methods with their scores: sheets (Figs. 6, 7), and a page with a slider.
+
+    \b
+    dacesr analyze compare photo.jpg -o out
+    dacesr analyze compare photos -o out -n bicubic -n light -n default --degradation bicubic --degradation level2
+    dacesr analyze compare lr -o out --reference hr -n default -n HAT=results/hat --window 420,200,96
+    """
+    if tile not in (None, "auto") and not tile.isdecimal():
+        raise fail(f"--tile must be auto, 0 or a positive number; got {tile}")
+    with called(output):
+        from dacesr.analysis import comparing
+        from dacesr.analysis.page import made_by, page, scenes_of
+        from dacesr.analysis.sheets import save_sheet
+        from dacesr.analysis.windows import parse_window
+        from dacesr.device import find_device
+        from dacesr.evaluate.measures import metrics_folder
+        from dacesr.evaluate.methods import find_methods
+        from dacesr.tensorfile import write_whole
+
+        def warn(sentence: str) -> None:
+            typer.echo(f"dacesr: {sentence}", err=True)
+
+        measured, where = bool(degradation) or reference is not None, find_device(device)
+        photos = comparing.gather_photos(pictures, sharp=bool(degradation))
+        windows = [parse_window(text) for text in window or ()]
+        measures, missing = comparing.find_measures(
+            measure, metrics_folder(metrics), reference=measured, scale=scale, device=where
+        )
+        for sentence in missing:
+            warn(sentence)
+        tile = tile or ("0" if measured else "auto")
+        methods = find_methods(
+            method or comparing.DEFAULT,
+            scale=scale, device=device, precision="fp32", tile=int(tile) if tile.isdecimal() else tile,
+        )  # fmt: skip
+        comparer = comparing.Comparer(
+            methods=methods, measures=measures, scale=scale, degradations=degradation or (), reference=reference,
+            windows=windows, size=size, seed=seed, device=where, warn=warn,
+        )  # fmt: skip
+        output.mkdir(parents=True, exist_ok=True)
+        scenes, rows, sheets = [], [], []
+        for found in comparer.run(photos):
+            sheets.append(comparing.sheet_name(found, sheets))
+            save_sheet(found, output / sheets[-1])
+            name_files(output, sheets[-1])
+            scenes += scenes_of(found)
+            rows += [(found.name, found.degradation, *scored) for scored in found.scores.items()]
+        if scenes:
+            made = made_by(methods, scale=scale, seed=seed if degradation else None)
+            write_whole(output / "compare.html", page(scenes, made=made).encode())
+            write_whole(output / "scores.csv", comparing.scores_csv(rows, list(measures)).encode())
+            name_files(output, "compare.html", "scores.csv")
+    if comparer.failures:
+        raise typer.Exit(1)
