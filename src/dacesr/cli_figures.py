@@ -105,14 +105,17 @@ def attribution(
                     subjects, inputs, at, picture=name, sigma=sigma, steps=steps, batch=batch,
                     through_condition=condition == "attributed", advance=advance,
                 )  # fmt: skip
-                plots.save(attribution_figure(inputs, its), output / f"{name}_attribution.png")
-                write_whole(output / f"{name}_attribution.npz", attributions.as_npz(its))
-                files += [f"{name}_attribution.png", f"{name}_attribution.npz"]
                 found += its
-        table = attributions.table(found)
-        write_whole(output / "attribution.csv", attributions.as_csv(found).encode())
-        write_whole(output / "attribution.md", f"{as_markdown(table)}\n".encode())
-        show([table])
+                contents = {
+                    f"{name}_attribution.png": plots.as_png(attribution_figure(inputs, its)),
+                    f"{name}_attribution.npz": attributions.as_npz(its),
+                    "attribution.csv": attributions.as_csv(found).encode(),
+                    "attribution.md": f"{as_markdown(attributions.table(found))}\n".encode(),
+                }
+                for file, content in contents.items():
+                    write_whole(output / file, content)
+                files += list(contents)[:2]
+        show([attributions.table(found)])
         for sentence in attributions.warnings(found):
             typer.echo(f"dacesr: {sentence}", err=True)
         name_files(output, *files)

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARK = "#56B4E9"  # the window
-AREA = (0.84, 0.37, 0.0)  # the informative area; both of Okabe and Ito's colours
+MARK = "#1E9BD7"  # the window
+AREA = (0.84, 0.37, 0.0)  # the informative area
 CELL, GAP, LABEL, HEAD = 1.7, 0.06, 0.28, 0.26  # inches: a picture, between them, names at the left, above a column
+POWER = 1 / 3  # of a map's values, so that the many small ones are seen
 AROUND = 3  # sides of the window that are shown of an output
 
 
 def attribution_figure(inputs: Mapping[str, Tensor], findings: Sequence[Finding]) -> "Figure":
     """For each input three rows: outputs around the window, attribution maps, informative areas; a column a network.
 
-    At the left stands the input with the window. Maps are divided by their maximum and drawn as square roots.
+    At the left stands the input with the window. Maps are divided by their maximum and drawn with an exponent of `POWER`.
 
     Args:
         inputs: By name, (1, 3, h, w) in [0, 1] each.
@@ -89,8 +90,7 @@ def _frame(ax: "Axes", left: float, top: float, side: float) -> None:
     """A square, in the pixels of what the axes show."""
     from matplotlib.patches import Rectangle
 
-    for colour, width in (("black", 2.2), (MARK, 1.2)):
-        ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=colour, linewidth=width))
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=MARK, linewidth=0.9))
 
 
 def _input(ax: "Axes", x: Tensor, window: Window, scale: int) -> None:
@@ -124,7 +124,7 @@ def _output(ax: "Axes", x: Tensor, one: Finding) -> None:
 def _map(ax: "Axes", x: Tensor, one: Finding) -> None:
     values = one.attribution.map
     top = float(values.max())
-    _show(ax, (values / top).sqrt() if top else values, cmap="magma_r", vmin=0, vmax=1)
+    _show(ax, (values / top) ** POWER if top else values, cmap="Reds", vmin=0, vmax=1)
     _frame(ax, one.window.x / one.scale, one.window.y / one.scale, one.window.size / one.scale)
 
 

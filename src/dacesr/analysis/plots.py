@@ -32,9 +32,14 @@ def save(figure: "Figure", path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    write_whole(Path(path), as_png(figure))
+
+
+def as_png(figure: "Figure") -> bytes:
+    """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    write_whole(Path(path), content.getvalue())
+    return content.getvalue()
 
 
 def sweep_figure(summaries: Sequence[Summary]) -> "Figure":
