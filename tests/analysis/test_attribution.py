@@ -151,6 +151,36 @@ def test_too_little_memory_makes_batches_smaller() -> None:
         attribute(Known(refuse), picture(), Window(4, 4, 4), steps=5)
 
 
+def as_the_authors(guided: Guided, x: Tensor, window: Window, sigma: float = 1.2, steps: int = 50) -> Tensor:
+    """The map (h, w) by the authors' rule: gradients at the end of each step, kernels of 9 pixels, sigma + 1e-5."""
+
+    def at(step: int) -> Tensor:
+        places = torch.arange(-4.0, 5.0)
+        kernel = torch.exp(-(places[:, None] ** 2 + places**2) / (2 * (sigma * (1 - step / steps) + 1e-5) ** 2))
+        padded = F.pad(x, (4,) * 4, mode="reflect")
+        return F.conv2d(padded, (kernel / kernel.sum()).expand(3, 1, 9, 9), groups=3)
+
+    total = torch.zeros_like(x)
+    for step in range(1, steps + 1):
+        point = at(step).requires_grad_()
+        output = guided(point)
+        down, right = output[..., 1:, :-1] - output[..., :-1, :-1], output[..., :-1, 1:] - output[..., :-1, :-1]
+        size = (down**2 + right**2) ** 0.5
+        size[..., window.y : window.y + window.size, window.x : window.x + window.size].sum().backward()
+        assert point.grad is not None
+        total += point.grad * (at(step) - at(step - 1))
+    return total[0].sum(0).abs()
+
+
+@pytest.mark.parametrize("kind", ["restorer", "rlfn"])
+def test_the_authors_rule_gives_nearly_the_same_map(kind: str) -> None:
+    guided = baseline(kind) if kind in SMALL else restorer()
+    window = Window(24, 20, 8)
+    ours, theirs = attribute(guided, picture(), window).map, as_the_authors(guided, picture(), window)
+    assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+    assert diffusion_index(ours) == pytest.approx(diffusion_index(theirs), rel=0.005)
+
+
 # --- answers that can be written down
 
 

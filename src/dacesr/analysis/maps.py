@@ -1,28 +1,23 @@
 """Figures of activation maps, and of what a condition does: maps side by side, with the range of their colours."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dacesr.analysis.activations import Activation
+from dacesr.analysis.canvas import LINE, Box, Canvas, Range
 from dacesr.analysis.modulations import Effect, Examination, rms
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARGIN, GAP, LINE = 0.12, 0.06, 0.17  # inches: around all, between maps, from line to line
-LETTERS = 8.0  # points
+MARGIN, GAP = 0.12, 0.06  # inches: around all, between maps
 LABEL, BAR = 0.74, 0.64  # inches for what a row is called, and for its colours
 FEATURES, CHANGES = "viridis", "magma"  # perceptual, and told apart by colour-blind readers
 ROBUST = (0.01, 0.99)  # quantiles that colours range over
 MOST = 1 << 22  # values that a quantile is taken of
-
-Range = tuple[float, float]
-Box = tuple[float, float, float, float]
-"""Left, top, width and height in inches, from the figure's upper left corner."""
 
 
 def activation_figure(found: Sequence[Activation], versions: Mapping[str, Tensor], *, cell: float = 1.2) -> "Figure":
@@ -50,7 +45,7 @@ def activation_figure(found: Sequence[Activation], versions: Mapping[str, Tensor
     block = max(rows * (tall + GAP), tall + LINE) + GAP
     widths = {model: LABEL + len(names) * (wide + GAP) + BAR for model, names in columns.items()}
     head = MARGIN + 2 * LINE + GAP
-    page = _Page(2 * MARGIN + wide + sum(widths.values()), head + len(versions) * block + MARGIN)
+    page = Canvas(2 * MARGIN + wide + sum(widths.values()), head + len(versions) * block + MARGIN)
     for place, (version, x) in enumerate(versions.items()):
         top = head + place * block
         page.picture((MARGIN, top, wide, tall), x[0])
@@ -65,7 +60,7 @@ def activation_figure(found: Sequence[Activation], versions: Mapping[str, Tensor
             for row, stage in enumerate(stages[model]):
                 top = head + place * block + row * (tall + GAP)
                 maps = [by_place[version, model, name, stage].values for name in names]
-                page.row((left, top, wide, tall), stage, maps, robust_range(maps))
+                _row(page, (left, top, wide, tall), stage, maps, robust_range(maps))
         left += widths[model]
     return page.figure
 
@@ -85,7 +80,7 @@ def condition_figure(examinations: Sequence[Examination], *, cell: float = 1.5) 
     wide, tall = _cell(examinations[0].picture[0], cell, narrowest=cell)
     columns = max(max(len(one.effects), 2 + len(one.changes)) for one in examinations)
     block = 3 * (tall + GAP) + 11 * LINE
-    page = _Page(2 * MARGIN + LABEL + columns * (wide + GAP) + BAR, 2 * MARGIN + len(examinations) * block - LINE)
+    page = Canvas(2 * MARGIN + LABEL + columns * (wide + GAP) + BAR, 2 * MARGIN + len(examinations) * block - LINE)
     for place, one in enumerate(examinations):
         top = MARGIN + place * block
         page.text(MARGIN, top + LINE / 2, f"{one.model}, {one.version}", page.width - 2 * MARGIN, weight="bold")
@@ -96,7 +91,7 @@ def condition_figure(examinations: Sequence[Examination], *, cell: float = 1.5) 
     return page.figure
 
 
-def _draw_changes(page: "_Page", one: Examination, box: Box) -> None:
+def _draw_changes(page: Canvas, one: Examination, box: Box) -> None:
     """Input, output, and maps of its changes with their numbers below; the box is that of the first."""
     left, top, wide, tall = box
     for name, pixels in (("input", one.picture), ("output", one.output)):
@@ -117,7 +112,7 @@ def _draw_changes(page: "_Page", one: Examination, box: Box) -> None:
         left += wide + GAP
 
 
-def _draw_effects(page: "_Page", effects: Sequence[Effect], box: Box) -> None:
+def _draw_effects(page: Canvas, effects: Sequence[Effect], box: Box) -> None:
     """A row of maps of alpha - 1 for each group, and one of beta, each with its RMS above."""
     left, top, wide, tall = box
     for name, maps, heads in (
@@ -131,8 +126,21 @@ def _draw_effects(page: "_Page", effects: Sequence[Effect], box: Box) -> None:
         for column, (one, head) in enumerate(zip(effects, heads, strict=True)):
             at = left + LABEL + column * (wide + GAP) + wide / 2
             page.text(at, top - LINE / 2, f"{one.stage}: {head}", wide, ha="center")
-        page.row((left, top, wide, tall), name, maps, robust_range(maps))
+        _row(page, (left, top, wide, tall), name, maps, robust_range(maps))
         top += tall + GAP + 1.5 * LINE
+
+
+def _row(page: Canvas, box: Box, name: str, maps: Sequence[Tensor], colours: Range) -> None:
+    """Show maps in one range of colours, after what they are called and before the range; their place is a box."""
+    left, top, wide, tall = box
+    page.text(left + LABEL - GAP, top + tall / 2, name, LABEL - 2 * GAP, ha="right")
+    left += LABEL
+    for values in maps:
+        page.map((left, top, wide, tall), values, colours, FEATURES)
+        left += wide + GAP
+    page.map((left, top, 0.09, tall), torch.linspace(1, 0, 64)[:, None], (0, 1), FEATURES, aspect="auto")
+    for y, value in ((top + LINE / 2, colours[1]), (top + tall - LINE / 2, colours[0])):
+        page.text(left + 0.13, y, f"{value:.3g}", BAR - 0.13)
 
 
 def robust_range(maps: Sequence[Tensor]) -> Range:
@@ -156,48 +164,3 @@ def _cell(values: Tensor, longer: float, *, narrowest: float = 0.6) -> tuple[flo
 
 def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-class _Page:
-    """A figure on which things are placed in inches from its upper left corner."""
-
-    def __init__(self, width: float, height: float) -> None:
-        from matplotlib.figure import Figure
-
-        self.width, self.height = width, height
-        self.figure = Figure(figsize=(width, height))
-
-    def text(self, x: float, y: float, text: str, room: float, **looks: Any) -> None:
-        """Write lines at a place, y in their middle; what has no room is cut off."""
-        letters = max(2, int(room * 72 / (0.56 * LETTERS)))
-        lines = [line if len(line) <= letters else f"{line[: letters - 1]}…" for line in text.split("\n")]
-        looks = {"va": "center", "fontsize": LETTERS, "parse_math": False} | looks
-        self.figure.text(x / self.width, 1 - y / self.height, "\n".join(lines), **looks)
-
-    def picture(self, box: Box, pixels: Tensor) -> None:
-        """Show (3, h, w) in [0, 1]."""
-        self._axes(box).imshow(pixels.clamp(0, 1).permute(1, 2, 0).cpu().numpy())
-
-    def map(self, box: Box, values: Tensor, colours: Range, name: str) -> None:
-        """Show (h, w) in the colours of a map of that name."""
-        self._axes(box).imshow(values.numpy(), cmap=name, vmin=colours[0], vmax=colours[1])
-
-    def row(self, box: Box, name: str, maps: Sequence[Tensor], colours: Range) -> None:
-        """Show maps in one range of colours, after what they are called and before the range; their place is a box."""
-        left, top, wide, tall = box
-        self.text(left + LABEL - GAP, top + tall / 2, name, LABEL - 2 * GAP, ha="right")
-        left += LABEL
-        for values in maps:
-            self.map((left, top, wide, tall), values, colours, FEATURES)
-            left += wide + GAP
-        steps = torch.linspace(1, 0, 64)[:, None]
-        self._axes((left, top, 0.09, tall)).imshow(steps.numpy(), cmap=FEATURES, aspect="auto")
-        for y, value in ((top + LINE / 2, colours[1]), (top + tall - LINE / 2, colours[0])):
-            self.text(left + 0.13, y, f"{value:.3g}", BAR - 0.13)
-
-    def _axes(self, box: Box) -> "Axes":
-        left, top, wide, tall = box
-        low = 1 - (top + tall) / self.height
-        ax = self.figure.add_axes((left / self.width, low, wide / self.width, tall / self.height))
-        ax.set_axis_off()
-        return ax
