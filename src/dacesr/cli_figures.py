@@ -108,8 +108,8 @@ def attribution(
                 found += its
                 contents = {
                     f"{name}_attribution.png": plots.as_png(attribution_figure(inputs, its)),
-                    f"{name}_attribution.npz": attributions.as_npz(its),
-                    "attribution.csv": attributions.as_csv(found).encode(),
+                    f"{name}_attribution.npz": attributions.attributions_npz(its),
+                    "attribution.csv": attributions.attributions_csv(found).encode(),
                     "attribution.md": f"{as_markdown(attributions.table(found))}\n".encode(),
                 }
                 for file, content in contents.items():

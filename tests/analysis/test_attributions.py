@@ -65,14 +65,14 @@ def test_every_network_is_measured_on_every_input(networks: dict[str, str]) -> N
 
 def test_tables() -> None:
     found = findings()
-    rows = list(csv.DictReader(io.StringIO(attributions.as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(attributions.attributions_csv(found))))
     assert [(row["model"], row["degradation"]) for row in rows] == [(one.model, one.version) for one in found]
     assert rows[0]["window"] == "10,12,8"
     assert float(rows[0]["di"]) == pytest.approx(found[0].di, rel=1e-5)
     assert float(rows[0]["di"]) == pytest.approx(100 * (1 - float(rows[0]["gini"])), rel=1e-4)
     assert float(rows[1]["sum"]) == pytest.approx(float(found[1].attribution.pixels.sum()), rel=1e-4)
     assert [row["condition_share"] for row in rows] == ["0.25", "", "0.25", ""]
-    arrays = np.load(io.BytesIO(attributions.as_npz(found)))
+    arrays = np.load(io.BytesIO(attributions.attributions_npz(found)))
     assert len(arrays.files) == 6
     assert np.array_equal(arrays["a/clean/pixels"], found[0].attribution.pixels.numpy())
     assert arrays["a/blur/condition"].shape == (3, 12, 16)

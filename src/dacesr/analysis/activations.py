@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dacesr.analysis.modulations import as_csv, rms, with_extractor, without_modulation
+from dacesr.analysis.modulations import rms, with_extractor, without_modulation
 from dacesr.analysis.stages import SHOWN, pick, run, stages_of
 from dacesr.analysis.versions import CLEAN
 from dacesr.conditioning import Guided, Network
 from dacesr.config import RestorerConfig
-from dacesr.evaluate.tables import Table
+from dacesr.evaluate.tables import Table, as_csv
 from dacesr.nets.extractor import Extractor
 from dacesr.taggerfile import load_extractor
 from dacesr.weightfiles import recognition_names

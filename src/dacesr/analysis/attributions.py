@@ -1,6 +1,5 @@
 """Local attribution maps of several networks under several degradations: maps, numbers, files (DACESR Fig. 5)."""
 
-import csv
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from dacesr.analysis.attribution import SIGMA, STEPS, Attribution, above_below, 
 from dacesr.analysis.windows import Window
 from dacesr.conditioning import Guided
 from dacesr.evaluate.statistics import bootstrap
-from dacesr.evaluate.tables import Table
+from dacesr.evaluate.tables import Table, as_csv
 
 COLUMNS = (
     "picture", "model", "degradation", "window", "di", "gini", "above", "below", "detail_blurred", "detail",
@@ -100,24 +99,22 @@ def measure(
     return findings
 
 
-def as_csv(findings: Sequence[Finding]) -> str:
+def attributions_csv(findings: Sequence[Finding]) -> str:
     """A line for each map, with the columns of `COLUMNS`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for one in findings:
-        found = one.attribution
-        above, below = above_below(found.map, one.window, one.scale)
-        share = found.condition_share
-        numbers = (one.di, gini(found.map), above, below, found.start, found.end, float(found.signed.sum()))
-        writer.writerow(
-            [one.picture, one.model, one.version, one.window, *(f"{number:.6g}" for number in numbers),
-             f"{found.error:.2e}", "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}"]
-        )  # fmt: skip
-    return text.getvalue()
+    return as_csv(COLUMNS, map(_row, findings))
 
 
-def as_npz(findings: Sequence[Finding]) -> bytes:
+def _row(one: Finding) -> list[object]:
+    found, share = one.attribution, one.attribution.condition_share
+    above, below = above_below(found.map, one.window, one.scale)
+    numbers = (one.di, gini(found.map), above, below, found.start, found.end, float(found.signed.sum()))
+    return [
+        one.picture, one.model, one.version, one.window, *(f"{number:.6g}" for number in numbers),
+        f"{found.error:.2e}", "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}",
+    ]  # fmt: skip
+
+
+def attributions_npz(findings: Sequence[Finding]) -> bytes:
     """The signed parts, float32 (3, h, w), under "MODEL/DEGRADATION/pixels" and, where attributed, ".../condition"."""
     arrays = {}
     for one in findings:

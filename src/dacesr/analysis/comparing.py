@@ -3,8 +3,6 @@
 low-quality picture -> methods -> scores of whole results, and of each result only the parts that are looked at
 """
 
-import csv
-import io
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -21,6 +19,7 @@ from dacesr.evaluate.benchmark import plain
 from dacesr.evaluate.layouts import pictures_in, set_name, sharp_pictures
 from dacesr.evaluate.measures import Measure, apply, load_measures
 from dacesr.evaluate.methods import Method, find_results
+from dacesr.evaluate.tables import as_csv
 from dacesr.image import read
 
 DEFAULT = ("bicubic", "default")  # methods
@@ -270,12 +269,10 @@ def scores_csv(rows: Iterable[tuple[str, str, str, Mapping[str, float]]], measur
         rows: Picture, degradation, method, and its numbers by measure.
         measures: The columns.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", "degradation", "method", *measures])
-    for *place, values in rows:
-        writer.writerow([*place, *(f"{values[name]:.6f}" if name in values else "" for name in measures)])
-    return text.getvalue()
+    return as_csv(
+        ("picture", "degradation", "method", *measures),
+        ([*place, *(f"{values[name]:.6f}" if name in values else "" for name in measures)] for *place, values in rows),
+    )
 
 
 def _called(photo: Photo, space: str) -> str:

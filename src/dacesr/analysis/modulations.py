@@ -5,8 +5,6 @@
 All maps are on the CPU, and all root mean squares (RMS) of a map are over the channels.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from torch import Tensor
 from dacesr.analysis.stages import run, stages_of
 from dacesr.analysis.versions import CLEAN
 from dacesr.conditioning import Guided, Network, View, check_extractor, condition_of, region_of, tags_in
+from dacesr.evaluate.tables import as_csv
 from dacesr.nets.extractor import Extractor
 from dacesr.nets.mamba import to_image
 from dacesr.nets.modulation import WHOLE
@@ -287,12 +286,3 @@ def sentences(examinations: Sequence[Examination]) -> list[str]:
         for one in examinations
         for change in one.changes
     ]
-
-
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows under a header as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

@@ -4,8 +4,6 @@ The first extractor is the reference: it names the clean pictures, and what the 
 held against that, by tags (Eq. 1, 2) and by embeddings.
 """
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from dacesr.degradation.recipe import carry_out
 from dacesr.degradation.sweeps import SWEEPS, Sweep
+from dacesr.evaluate.tables import as_csv
 from dacesr.similarity import CleanReference, Degrade, Recogniser, similarity
 from dacesr.train.ranking import member_seed
 from dacesr.train.selection import Member, Selection
@@ -199,22 +198,14 @@ def _mean(values: Tensor, drawn: Tensor) -> Mean:
 
 def rows_csv(rows: Sequence[Row]) -> str:
     """All rows, with a header."""
-    return _csv(Row._fields, ([*row[:3], "" if row.member is None else row.member, *row[4:]] for row in rows))
+    return as_csv(Row._fields, ([*row[:3], "" if row.member is None else row.member, *row[4:]] for row in rows))
 
 
 def summary_csv(summaries: Sequence[Summary]) -> str:
     """All means, with a header; `_low` and `_high` are the interval."""
     means = Summary._fields[4:]
     header = [*Summary._fields[:4], *(f"{name}{end}" for name in means for end in ("", "_low", "_high"))]
-    return _csv(header, ([*one[:4], *(f"{value:.6f}" for mean in one[4:] for value in mean)] for one in summaries))
-
-
-def _csv(header: Sequence[str], rows) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv(header, ([*one[:4], *(f"{value:.6f}" for mean in one[4:] for value in mean)] for one in summaries))
 
 
 def markdown(summaries: Sequence[Summary]) -> str:

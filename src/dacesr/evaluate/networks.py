@@ -1,7 +1,5 @@
 """Table II: what networks cost, measured side by side, and how good those are that have weights."""
 
-import csv
-import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from dacesr.evaluate.methods import find_methods, short_name
 from dacesr.evaluate.results import MAIN, Mean, as_facts, score_column, summarise
 from dacesr.evaluate.run import Outcome, Settings, measure_methods
 from dacesr.evaluate.sets import BenchmarkSet
-from dacesr.evaluate.tables import Cell, Table, as_cell, as_markdown, latex_file, ranks, show, write_files
+from dacesr.evaluate.tables import Cell, Table, as_cell, as_csv, as_markdown, latex_file, ranks, show, write_files
 from dacesr.nets.baselines import BASELINES
 
 DEFAULT = ("srresnet", "edsr", "swinir", "rrdb", "dasr", "kdsr", "hat", "rlfn", "srvgg", "light", "base")
@@ -164,12 +162,10 @@ def _machine() -> dict[str, object]:
 def _write(output: Path, table: Table, measured: Sequence[Measured], facts: Mapping[str, object]) -> list[Path]:
     """Write table2.md, .tex, .csv and .json."""
     rows = [[as_cell(part).text for part in row] for row in table.rows]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[head.replace("\n", " ") for head in table.head], *rows])
     contents = {
         "md": f"# Table II: networks\n\n{NOTES}\n{as_markdown(table)}\n",
         "tex": latex_file([table]),
-        "csv": text.getvalue(),
+        "csv": as_csv([head.replace("\n", " ") for head in table.head], rows),
         "json": json.dumps({**facts, "networks": list(map(_facts, measured))}, indent=1) + "\n",
     }
     return write_files(output, "table2", contents)

@@ -1,7 +1,5 @@
 """What was measured, as means with intervals, as tables in the manner of the paper's Table I, and as CSV and JSON."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,7 @@ from dacesr.evaluate.benchmark import MEGAPIXELS, SECONDS, Result
 from dacesr.evaluate.comparison import RESAMPLING
 from dacesr.evaluate.measures import LPIPS_ORDER, Measure
 from dacesr.evaluate.statistics import Interval, bootstrap
-from dacesr.evaluate.tables import Cell, Table, as_markdown, latex_file, ranks, write_files
+from dacesr.evaluate.tables import Cell, Table, as_csv, as_markdown, latex_file, ranks, write_files
 
 COST = "seconds_per_megapixel"
 MAIN = ("psnr_y", *LPIPS_ORDER)  # what the first table of a set shows, as in the paper; a second one has the others
@@ -220,12 +218,8 @@ def write_report(
 
 
 def _csv(means: Sequence[Mean]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Mean._fields)
-    for mean in means:
-        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in mean])
-    return text.getvalue()
+    rows = ([f"{value:.6f}" if isinstance(value, float) else value for value in mean] for mean in means)
+    return as_csv(Mean._fields, rows)
 
 
 def _json(facts: Mapping[str, object], means: Sequence[Mean]) -> str:

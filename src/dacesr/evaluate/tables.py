@@ -1,6 +1,8 @@
-"""Tables of results: on the terminal, and as Markdown and LaTeX."""
+"""Tables of results: on the terminal, and as Markdown, LaTeX and CSV."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +75,15 @@ def _markdown(cell: Cell) -> str:
     mark = ("", "**", "*")[cell.rank] if text else ""
     text = f"{mark}{text}{mark}"
     return f"[{text}]({cell.file.replace(' ', '%20')})" if cell.file and text else text
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows under a header as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def latex_file(tables: Sequence[Table]) -> str:
