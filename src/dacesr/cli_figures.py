@@ -11,9 +11,7 @@ import typer
 from dacesr.failing import fail
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dacesr.analysis.windows import Window
+    from dacesr.analysis.looks import Look
     from dacesr.conditioning import Guided
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="Picture to enlarge.")]
@@ -50,7 +48,7 @@ def called(output: Path) -> Iterator[None]:
     """What is wrong with a call, in one sentence."""
     if importlib.util.find_spec("matplotlib") is None:
         raise fail('figures need matplotlib: pip install "dacesr[analysis]"')
-    from dacesr.memory import keep_freed_memory
+    from dacesr.memory import is_out_of_memory, keep_freed_memory
 
     keep_freed_memory()
     try:
@@ -58,7 +56,17 @@ def called(output: Path) -> Iterator[None]:
     except ValueError as error:
         raise fail(error) from error
     except OSError as error:
-        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+        raise fail(f"{error.filename2 or output} cannot be written: {error.strerror or error}") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        warn("there is too little memory: look at a smaller part")
+        raise typer.Exit(1) from error
+
+
+def warn(sentence: object) -> None:
+    """Say something on standard error."""
+    typer.echo(f"dacesr: {sentence}", err=True)
 
 
 def attribution(
@@ -67,7 +75,9 @@ def attribution(
     model: Models = None,
     degradation: Versions = None,
     window: WindowText = None,
-    size: Annotated[int, typer.Option(min=2, help="Side of the window in output pixels, where none is given.")] = 16,
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Side of the window in output pixels where none is given; 16.")
+    ] = None,
     side: Side = 128,
     sigma: Annotated[float, typer.Option(help="Of the blur that the path begins with, in input pixels.")] = 1.2,
     steps: Annotated[int, typer.Option(min=1, help="Of the path.")] = 50,
@@ -87,38 +97,39 @@ def attribution(
     with called(output):
         from dacesr.analysis import attributions, plots
         from dacesr.analysis.attribution_plots import attribution_figure
+        from dacesr.evaluate.benchmark import plain
         from dacesr.evaluate.tables import as_markdown, show
         from dacesr.progress import advancing
         from dacesr.tensorfile import write_whole
 
         subjects = _subjects(model or ["default", "light"], device)
-        parts = {
-            photo.stem: _part(photo, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed)
-            for photo in _distinct(photos)
-        }
-        output.mkdir(parents=True, exist_ok=True)
+        photos = _distinct(photos)
+        looks = list(_looks(photos, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed))
         found, files = [], ["attribution.csv", "attribution.md"]
-        total = steps * len(subjects) * sum(len(inputs) for inputs, _ in parts.values())
+        total = steps * len(subjects) * sum(len(look.inputs) for look in looks)
         with advancing("steps", total) as advance:
-            for name, (inputs, at) in parts.items():
+            for look in looks:
                 its = attributions.measure(
-                    subjects, inputs, at, picture=name, sigma=sigma, steps=steps, batch=batch,
+                    subjects, look, sigma=sigma, steps=steps, batch=batch,
                     through_condition=condition == "attributed", advance=advance,
                 )  # fmt: skip
                 found += its
                 contents = {
-                    f"{name}_attribution.png": plots.as_png(attribution_figure(inputs, its)),
-                    f"{name}_attribution.npz": attributions.attributions_npz(its),
+                    f"{plain(look.picture)}_attribution.png": plots.as_png(attribution_figure(its)),
+                    f"{plain(look.picture)}_attribution.npz": attributions.attributions_npz(its),
                     "attribution.csv": attributions.attributions_csv(found).encode(),
                     "attribution.md": f"{as_markdown(attributions.table(found))}\n".encode(),
                 }
+                output.mkdir(parents=True, exist_ok=True)
                 for file, content in contents.items():
                     write_whole(output / file, content)
                 files += list(contents)[:2]
         show([attributions.table(found)])
         for sentence in attributions.warnings(found):
-            typer.echo(f"dacesr: {sentence}", err=True)
+            warn(sentence)
         name_files(output, *files)
+        if len(looks) < len(photos):
+            raise typer.Exit(1)
 
 
 Other = Annotated[Path | None, typer.Option(metavar="PHOTO", help="Another picture, for its condition.")]
@@ -158,12 +169,10 @@ def activations(
         from dacesr.progress import advancing
         from dacesr.tensorfile import write_whole
 
-        degradations = degradation or ["blur", "jpeg", "noise", "mixed"]
-        subjects, inputs, _ = _looked_at(
-            photo, model or ["default"], [CLEAN, *degradations], window,
-            size=min(side or 64, 64), side=side, seed=seed, device=device,
-        )  # fmt: skip
-        clean, inputs = inputs[CLEAN], {name: inputs[name] for name in degradations}
+        degradations = degradation or [CLEAN, "blur", "jpeg", "noise", "mixed"]
+        subjects = _subjects(model or ["default"], device)
+        (look,) = _looks([photo], subjects, [CLEAN, *degradations], window, usual=64, side=side, seed=seed)
+        clean, inputs = look.inputs[CLEAN], {name: look.inputs[name] for name in degradations}
         another = None if other is None else read(other).to(clean.device)
         ways = measuring.find_ways(subjects, condition, other=another)
         output.mkdir(parents=True, exist_ok=True)
@@ -172,6 +181,7 @@ def activations(
         write_whole(output / "activations.csv", measuring.activations_csv(found).encode())
         plots.save(maps.activation_figure(found, inputs), output / "activations.png")
         show([measuring.summary(found)], measuring.NOTES)
+        typer.echo(f"looked at {look.part} (left,top,width,height) of {photo}")
         name_files(output, "activations.png", "activations.csv")
 
 
@@ -206,14 +216,12 @@ def condition(
         from dacesr.tensorfile import write_whole
 
         degradations = degradation or [CLEAN]
-        subjects, inputs, _ = _looked_at(
-            photo, [model], [CLEAN, *degradations], window,
-            size=min(side or 64, 64), side=side, seed=seed, device=device,
-        )  # fmt: skip
+        subjects = _subjects([model], device)
         [(name, guided)] = subjects.items()
+        (look,) = _looks([photo], subjects, [CLEAN, *degradations], window, usual=64, side=side, seed=seed)
         if extractor is not None:
             guided = modulations.with_extractor(guided, load_extractor(extractor), name, extractor)
-        clean, inputs = inputs[CLEAN], {version: inputs[version] for version in degradations}
+        clean, inputs = look.inputs[CLEAN], {version: look.inputs[version] for version in degradations}
         another = None if other is None else (other.name, read(other).to(clean.device))
         modulations.conditioned(guided, name)
         output.mkdir(parents=True, exist_ok=True)
@@ -223,26 +231,11 @@ def condition(
         plots.save(maps.condition_figure(found), output / "condition.png")
         for line in modulations.sentences(found):
             typer.echo(line)
+        typer.echo(f"looked at {look.part} (left,top,width,height) of {photo}")
         name_files(output, "condition.png", "condition.csv")
 
 
 # --- what they share
-
-
-def _looked_at(
-    photo: Path,
-    models: Sequence[str],
-    degradations: Sequence[str],
-    window: str | None,
-    *,
-    size: int,
-    side: int,
-    seed: int,
-    device: str,
-) -> "tuple[dict[str, Guided], dict[str, Tensor], Window]":
-    """Networks, the versions of the photo's part that they are given, and the window within it."""
-    subjects = _subjects(models, device)
-    return subjects, *_part(photo, subjects, degradations, window, size=size, side=side, seed=seed)
 
 
 def _subjects(models: Sequence[str], device: str) -> "dict[str, Guided]":
@@ -252,33 +245,44 @@ def _subjects(models: Sequence[str], device: str) -> "dict[str, Guided]":
     return load_subjects(models, device=find_device(device))
 
 
-def _part(
-    photo: Path,
+def _looks(
+    photos: Sequence[Path],
     subjects: "Mapping[str, Guided]",
     degradations: Sequence[str],
     window: str | None,
     *,
-    size: int,
+    size: int | None = None,
+    usual: int = 16,
     side: int,
     seed: int,
-) -> "tuple[dict[str, Tensor], Window]":
-    """Versions of the part of a photo around its window, and the window within the part."""
-    from dacesr.analysis.versions import check_versions, versions
-    from dacesr.analysis.windows import cut_around, find_window, parse_window
-    from dacesr.image import read
+) -> "Iterator[Look]":
+    """Parts of the photos; those that cannot be looked at are named, and ValueError if none is left."""
+    from dacesr.analysis.looks import look_at
+    from dacesr.analysis.versions import check_versions
+    from dacesr.analysis.windows import parse_window
 
     check_versions(degradations)
-    guided = next(iter(subjects.values()))
-    scale, device = guided.config.scale, next(guided.parameters()).device
     at = None if window is None else parse_window(window)
-    picture = read(photo).to(device)
-    part, at = cut_around(picture, at or find_window(picture, scale, size), scale, side)
-    return versions(part, degradations, seed=seed), at
+    guided = next(iter(subjects.values()))
+    device = next(guided.parameters()).device
+    failures: list[ValueError] = []
+    for photo in photos:
+        try:
+            yield look_at(
+                photo, degradations, scale=guided.config.scale, side=side, window=at, size=size, usual=usual,
+                seed=seed, device=device,
+            )  # fmt: skip
+        except ValueError as error:
+            failures.append(error if str(photo) in str(error) else ValueError(f"{photo}: {error}"))
+    if len(failures) == len(photos):
+        raise failures[0]
+    for error in failures:
+        warn(error)
 
 
 def _distinct(photos: Sequence[Path]) -> list[Path]:
     """The photos, each once; files are named after them, so two must not have one name."""
-    photos = list(dict.fromkeys(photos))
+    photos = list({photo.resolve(): photo for photo in photos}.values())
     stems = [photo.stem for photo in photos]
     if twice := next((photo for photo in photos if stems.count(photo.stem) > 1), None):
         raise ValueError(f"{twice} is not the only picture called {twice.stem}, and files are named after pictures")

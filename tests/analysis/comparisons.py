@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dacesr.analysis.views import INPUT, REFERENCE, Comparison, plan_views
 from dacesr.analysis.windows import Window
@@ -43,10 +44,10 @@ def comparison(
     small = flat(GRAY, height // 2, width // 2) if small is None else small
     views = plan_views(windows, height, width, scale=2, limit=limit)
     for view in views:
-        view.pictures[INPUT] = view.cut(small, 2)
-        view.pictures.update({method: view.cut(pixels) for method, pixels in results.items()})
+        view.pictures[INPUT] = view.cut(_tensor(small), 2)
+        view.pictures.update({method: view.cut(_tensor(pixels)) for method, pixels in results.items()})
         if reference is not None:
-            view.pictures[REFERENCE] = view.cut(reference)
+            view.pictures[REFERENCE] = view.cut(_tensor(reference))
     return Comparison(
         name=name,
         degradation=degradation,
@@ -59,3 +60,7 @@ def comparison(
         scores=dict(scores or {method: {} for method in results}),
         failed=list(failed),
     )
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255

@@ -21,7 +21,7 @@ from dacesr.analysis.views import INPUT, REFERENCE, as_bytes, plan_views
 from dacesr.analysis.windows import Window, find_window
 from dacesr.cli_compare import compare
 from dacesr.evaluate.measures import load_measures
-from dacesr.evaluate.methods import Method, find_methods, results_of
+from dacesr.evaluate.methods import Method, find_methods, find_results, results_of
 from dacesr.evaluate.sets import find_sets
 from dacesr.image import imresize, read, write
 from dacesr.metrics import psnr
@@ -155,7 +155,7 @@ def test_windows_that_do_not_fit_and_pictures_that_are_too_small(photos: Path, t
     write(tmp_path / "dot.png", torch.zeros(1, 3, 1, 5))
     comparer = build()
     assert list(comparer.run(gather_photos([tmp_path], sharp=False))) == []
-    assert comparer.failures == ["dot: it is too small to look for detail in: name a window"]
+    assert comparer.failures == ["dot: 5 x 1 pixels are too few to look for detail in"]
 
 
 def test_results_of_others(photos: Path, tmp_path: Path, build: Build) -> None:
@@ -293,7 +293,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_command_writes_sheets_a_page_and_scores(photos: Path, bilinear_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
-    options = ("--degradation", "bicubic", "--degradation", "level1", "--device", "cpu", "--window", "4,8,16")
+    options = ("--space", "bicubic", "--space", "level1", "--device", "cpu", "--window", "4,8,16")
     done = call(photos, "-o", out, "-n", "bicubic", "-n", f"net={bilinear_file}", *options)
     assert done.exit_code == 0, done.stderr
     sheets = [f"{name}_{space}_sheet.png" for name in "012" for space in ("bicubic", "level1")]
@@ -339,7 +339,7 @@ def test_exit_codes(photos: Path, tmp_path: Path) -> None:
     for wrong, message in (
         (("--window", "1,2"), "a window is x,y,size"),
         (("--tile", "x"), "--tile must be auto, 0 or a positive number; got x"),
-        (("--degradation", "fog"), "no degradation space 'fog'"),
+        (("--space", "fog"), "no degradation space 'fog'"),
         (("-n", "nothing"), "nothing does not exist"),
         (("--measure", "lpips"), "lpips needs"),
         (("--reference", str(tmp_path / "none")), "is not a folder"),
@@ -347,3 +347,36 @@ def test_exit_codes(photos: Path, tmp_path: Path) -> None:
         done = call(photos, "-o", tmp_path / "other", *(wrong if "-n" in wrong else (*wrong, "-n", "bicubic")))
         assert (done.exit_code, message in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "other").exists()
+    done = call(photos / "0.png", "-o", tmp_path / "other", "-n", "bicubic", "--window", "5000,0,8")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, "dacesr: nothing was written")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.usefixtures("_no_data")
+def test_a_page_does_not_grow_without_bound(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("dacesr.analysis.comparing.PAGE", 2 * (256 * 320 + 192 * 208))  # input and bicubic of two
+    done = call(photos, "-o", tmp_path, "-n", "bicubic")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines()[-1].startswith("dacesr: the page holds the first 2 of 3 comparisons")
+    text = (tmp_path / "compare.html").read_text("utf-8")
+    assert [f'"title":"{name}"' in text for name in "012"] == [True, True, False]
+    assert (tmp_path / "2_sheet.png").is_file()
+    assert len(rows(tmp_path / "scores.csv")) == 3
+
+
+def test_a_folder_of_results_is_listed_once(
+    build: Build, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("0", (256, 320)), ("1", (192, 208)), ("2", (280, 160))):
+        write(tmp_path / f"{name}.png", torch.zeros(1, 3, *size))
+    calls = []
+
+    def counted(*arguments: object) -> dict[str, Path | str]:
+        calls.append(arguments)
+        return find_results(*arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("dacesr.analysis.comparing.find_results", counted)
+    comparer = build(results_of(tmp_path, "theirs"))
+    assert len(list(comparer.run(gather_photos([photos], sharp=False)))) == 3
+    assert len(calls) == 1

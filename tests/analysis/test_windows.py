@@ -53,6 +53,9 @@ def test_edges_are_left_out_where_there_is_room() -> None:
     assert window.x <= 80 < window.x + 16
     assert window.y <= 80 < window.y + 16
     assert find_window(torch.rand(1, 3, 2, 2), 4, 8) == Window(0, 0, 8)  # no room
+    for shape in ((1, 9), (9, 1), (1, 1)):
+        with pytest.raises(ValueError, match=f"{shape[1]} x {shape[0]} pixels are too few"):
+            find_window(torch.rand(1, 3, *shape), 4, 4)
     with pytest.raises(ValueError, match="does not lie within the output of 8 x 8"):
         find_window(torch.rand(1, 3, 2, 2), 4, 16)
 
@@ -68,7 +71,8 @@ def test_a_part_holds_the_same_window(
     size = min(4, side * scale or 4, height * scale, width * scale)
     window = Window(int(place[0] * (width * scale - size)), int(place[1] * (height * scale - size)), size)
     side = side and max(side, -(-size // scale) + 1)  # room for a window that begins within a pixel
-    part, inside = cut_around(numbers, window, scale, side)
+    part, inside, left, top = cut_around(numbers, window, scale, side)
+    assert inside._replace(x=inside.x + left * scale, y=inside.y + top * scale) == window
     assert part.shape[-2:] == (min(side or height, height), min(side or width, width))
     check_window(inside, part.shape[-2] * scale, part.shape[-1] * scale)
     whole, cut = (x.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for x in (numbers, part))
@@ -76,7 +80,8 @@ def test_a_part_holds_the_same_window(
 
 
 def test_a_window_stands_in_the_middle_of_its_part() -> None:
-    part, inside = cut_around(torch.rand(1, 3, 100, 100), Window(200, 120, 16), 4, 32)
+    part, inside, *corner = cut_around(torch.rand(1, 3, 100, 100), Window(200, 120, 16), 4, 32)
+    assert corner == [36, 16]
     assert part.shape == (1, 3, 32, 32)
     assert inside == Window(56, 56, 16)
     with pytest.raises(ValueError, match="the window, 40 pixels a side, is larger than the output of 8 input pixels"):

@@ -24,6 +24,7 @@ from dacesr.degradation.ops import filter2d
 from dacesr.memory import is_out_of_memory
 
 SIGMA, STEPS = 1.2, 50  # of the path, as in the paper
+ROUNDING = 1e-5  # of the detail: what fp32 makes of nothing
 PIXEL = 1 / 12  # variance of a place within its pixel
 
 
@@ -53,10 +54,24 @@ class Attribution(NamedTuple):
         return self.signed.sum(0).abs()
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing comes from anywhere but rounding: the detail is the same along the whole path."""
+        return float(self.map.sum()) <= ROUNDING * max(self.end, self.start)
+
+    @property
+    def away(self) -> float:
+        """Distance of the sum of the parts from the difference of detail, which it should be."""
+        return abs(float(self.signed.double().sum()) - (self.end - self.start))
+
+    @property
     def error(self) -> float:
-        """Distance of the sum of the parts from the difference of detail, as a share of the larger detail."""
-        difference = self.end - self.start
-        return abs(float(self.signed.double().sum()) - difference) / max(abs(self.end), abs(self.start), 1e-12)
+        """That distance as a share of the difference; NaN of an empty map."""
+        return math.nan if self.empty else self.away / max(abs(self.end - self.start), 1e-30)
+
+    @property
+    def di(self) -> float:
+        """The diffusion index of the map; NaN of an empty one."""
+        return math.nan if self.empty else diffusion_index(self.map)
 
     @property
     def condition_share(self) -> float | None:

@@ -1,7 +1,7 @@
 """The figure of local attribution maps: where networks look to make the same detail (DACESR Fig. 5)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,34 +26,36 @@ AROUND = 3  # sides of the window that are shown of an output
 ROWS = ("output", "attribution", "informative area")
 
 
-def attribution_figure(inputs: Mapping[str, Tensor], findings: Sequence[Finding]) -> "Figure":
+def attribution_figure(findings: Sequence[Finding]) -> "Figure":
     """For each input three rows: outputs around the window, attribution maps, informative areas; a column a network.
 
     At the left stands the input with the window. Maps are divided by their maximum and drawn with an exponent of
     `POWER`.
 
     Args:
-        inputs: By name, (1, 3, h, w) in [0, 1] each.
-        findings: One for each network and input, from `attributions.measure`.
+        findings: Of one picture: one for each network and input, from `attributions.measure`.
 
     Raises:
         ValueError: There is nothing to draw.
     """
     if not findings:
         raise ValueError("there is no attribution map to draw")
-    height, width = next(iter(inputs.values())).shape[-2:]
+    look = findings[0].look
+    height, width = next(iter(look.inputs.values())).shape[-2:]
     tall = CELL * min(max(height / width, 0.4), 2.5)
     block = len(ROWS) * (tall + GAP) + HEAD + GAP
     columns = 1 + len({one.model for one in findings})
-    page = Canvas(LABEL + columns * (CELL + GAP) + GAP, len(inputs) * block + GAP)
-    for place, (version, x) in enumerate(inputs.items()):
-        _block(page, place * block, tall, version, x, [one for one in findings if one.version == version])
+    page = Canvas(LABEL + columns * (CELL + GAP) + GAP, len(look.inputs) * block + GAP)
+    for place, version in enumerate(look.inputs):
+        _block(page, place * block, tall, version, [one for one in findings if one.version == version])
     return page.figure
 
 
-def _block(page: Canvas, top: float, tall: float, version: str, x: Tensor, findings: Sequence[Finding]) -> None:
+def _block(page: Canvas, top: float, tall: float, version: str, findings: Sequence[Finding]) -> None:
     """The rows of one input, from `top` on."""
-    heads = [version, *(f"{one.model}\nDI {_number(one.di)}" for one in findings)]
+    look, scale = findings[0].look, findings[0].scale
+    x, window = look.inputs[version], look.window
+    heads = [version, *(f"{one.model}\nDI {_number(one.attribution.di)}" for one in findings)]
     for column, text in enumerate(heads):
         middle = LABEL + column * (CELL + GAP) + CELL / 2
         looks = {"ha": "center", "fontsize": LETTERS, "weight": "normal" if column else "bold"}
@@ -65,16 +67,15 @@ def _block(page: Canvas, top: float, tall: float, version: str, x: Tensor, findi
         for column, one in enumerate(findings, start=1):
             box = LABEL + column * (CELL + GAP), at, CELL, tall
             if row == 0:
-                _around(page.picture(box, _cut(one.output, one.window)), one.window, one.output)
+                _around(page.picture(box, _cut(one.output, window)), window, one.output)
             else:
                 ax = page.map(box, _drawn(one), (0, 1), "Reds") if row == 1 else page.picture(box, _area(x, one))
-                _frame(ax, one.window.x / one.scale, one.window.y / one.scale, one.window.size / one.scale)
-    window, scale = findings[0].window, findings[0].scale
+                _frame(ax, window.x / scale, window.y / scale, window.size / scale)
     ax = page.picture((LABEL, top, CELL, tall), x[0])
     _frame(ax, window.x / scale, window.y / scale, window.size / scale)
     large = F.interpolate(x, scale_factor=scale, mode="nearest")[0]  # the input's pixels where the outputs are shown
     _around(page.picture((LABEL, top + tall + GAP, CELL, tall), _cut(large, window)), window, large)
-    note = f"above: the input\naround the window\n{window}\n(x,y,size in pixels\nof the output)"
+    note = f"above: the input\naround the window\n{look.place(scale)}\n(x,y,size in pixels\nof the output)"
     page.text(LABEL, top + 2 * (tall + GAP) + 2.5 * LINE, note, CELL)
 
 
@@ -117,7 +118,7 @@ def _area(x: Tensor, one: Finding) -> Tensor:
     """The picture in grey, and over it the informative area in colour, (3, h, w)."""
     grey = x[0].mean(0, keepdim=True).cpu().expand(3, -1, -1)
     values = one.attribution.map
-    share = 0.75 * informative_area(values).to(grey) if float(values.sum()) else torch.zeros_like(grey[0])
+    share = torch.zeros_like(grey[0]) if one.attribution.empty else 0.75 * informative_area(values).to(grey)
     return grey * (1 - share) + share * torch.tensor(AREA).view(3, 1, 1)
 
 

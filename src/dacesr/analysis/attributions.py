@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dacesr.analysis.attribution import SIGMA, STEPS, Attribution, above_below, attribute, diffusion_index, gini
-from dacesr.analysis.windows import Window
+from dacesr.analysis.attribution import SIGMA, STEPS, Attribution, above_below, attribute
+from dacesr.analysis.looks import Look
 from dacesr.conditioning import Guided
 from dacesr.evaluate.statistics import bootstrap
 from dacesr.evaluate.tables import Table, as_csv
 
 COLUMNS = (
-    "picture", "model", "degradation", "window", "di", "gini", "above", "below", "detail_blurred", "detail",
-    "sum", "error", "condition_share", "seconds",
+    "picture", "model", "degradation", "window", "part", "sigma", "steps", "di", "gini", "above", "below",
+    "detail_blurred", "detail", "sum", "error", "condition_share", "seconds",
 )  # fmt: skip
 
 
@@ -25,37 +25,32 @@ class Finding(NamedTuple):
     """A map, and what it says.
 
     Attributes:
-        picture: Name of the picture.
+        look: The picture.
         model: Name of the network.
         version: Name of the degradation.
-        window: In output pixels.
         scale: Output pixels per input pixel along each side.
+        sigma: Of the path.
+        steps: Of the path.
         attribution: The map.
         output: What the network made of the input, (3, scale * h, scale * w) in [0, 1].
         seconds: That the map took.
     """
 
-    picture: str
+    look: Look
     model: str
     version: str
-    window: Window
     scale: int
+    sigma: float
+    steps: int
     attribution: Attribution
     output: Tensor
     seconds: float
 
-    @property
-    def di(self) -> float:
-        """The diffusion index."""
-        return diffusion_index(self.attribution.map)
-
 
 def measure(
     subjects: Mapping[str, Guided],
-    inputs: Mapping[str, Tensor],
-    window: Window,
+    look: Look,
     *,
-    picture: str = "picture",
     sigma: float = SIGMA,
     steps: int = STEPS,
     batch: int = 2,
@@ -66,9 +61,7 @@ def measure(
 
     Args:
         subjects: Networks by name, of one scale.
-        inputs: Versions of a picture by name, (1, 3, h, w) in [0, 1] each.
-        window: In output pixels.
-        picture: What the picture is called.
+        look: Versions of a picture, and the window.
         sigma: As for `attribution.attribute`, like all that follow.
         steps: Of each map.
         batch: Points of the path at a time.
@@ -79,13 +72,13 @@ def measure(
         ValueError: As `attribution.attribute`.
     """
     findings = []
-    for version, x in inputs.items():
+    for version, x in look.inputs.items():
         for model, guided in subjects.items():
             begin = time.perf_counter()
             attribution = attribute(
                 guided,
                 x,
-                window,
+                look.window,
                 sigma=sigma,
                 steps=steps,
                 batch=batch,
@@ -95,7 +88,8 @@ def measure(
             seconds = time.perf_counter() - begin
             with torch.no_grad():
                 output = guided(x)[0].clamp(0, 1).cpu()
-            findings.append(Finding(picture, model, version, window, guided.config.scale, attribution, output, seconds))
+            scale = guided.config.scale
+            findings.append(Finding(look, model, version, scale, sigma, steps, attribution, output, seconds))
     return findings
 
 
@@ -106,11 +100,13 @@ def attributions_csv(findings: Sequence[Finding]) -> str:
 
 def _row(one: Finding) -> list[object]:
     found, share = one.attribution, one.attribution.condition_share
-    above, below = above_below(found.map, one.window, one.scale)
-    numbers = (one.di, gini(found.map), above, below, found.start, found.end, float(found.signed.sum()))
+    above, below = above_below(found.map, one.look.window, one.scale)
+    of_map = [found.di, 1 - found.di / 100, above, below] if not found.empty else [""] * 4
+    numbers = (*of_map, found.start, found.end, float(found.signed.sum()))
     return [
-        one.picture, one.model, one.version, one.window, *(f"{number:.6g}" for number in numbers),
-        f"{found.error:.2e}", "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}",
+        one.look.picture, one.model, one.version, one.look.place(one.scale), one.look.part, one.sigma, one.steps,
+        *(number if number == "" else f"{number:.6g}" for number in numbers),
+        "" if found.empty else f"{found.error:.2e}", "" if share is None else f"{share:.6g}", f"{one.seconds:.1f}",
     ]  # fmt: skip
 
 
@@ -134,13 +130,13 @@ def table(findings: Sequence[Finding], *, seed: int = 0) -> Table:
     """
     models, versions = (list(dict.fromkeys(getattr(one, field) for one in findings)) for field in ("model", "version"))
     rows = [[model, *(_mean(findings, model, version, seed) for version in versions)] for model in models]
-    count = len({one.picture for one in findings})
+    count = len({one.look.picture for one in findings})
     title = "Diffusion index" + (f", mean of {count} pictures" if count > 1 else "")
     return Table(title, ["model", *versions], rows)
 
 
 def _mean(findings: Sequence[Finding], model: str, version: str, seed: int) -> str:
-    values = torch.tensor([one.di for one in findings if (one.model, one.version) == (model, version)])
+    values = torch.tensor([one.attribution.di for one in findings if (one.model, one.version) == (model, version)])
     values = values[values.isfinite()]  # a map of nothing has no index
     if not len(values):
         return "none"
@@ -149,10 +145,14 @@ def _mean(findings: Sequence[Finding], model: str, version: str, seed: int) -> s
 
 
 def warnings(findings: Sequence[Finding], *, most: float = 0.02) -> list[str]:
-    """Sentences on maps whose parts do not add up within `most` of the detail: they want more steps."""
-    return [
-        f"{one.model} on {one.picture} ({one.version}): the parts are {one.attribution.error:.1%} off the detail that "
-        "they should add up to; more --steps bring them closer"
+    """Sentences on maps whose parts do not add up within `most`, and on parts of pictures of several sizes."""
+    told = [
+        f"{one.model} on {one.look.picture} ({one.version}): the parts are {one.attribution.error:.1%} off the "
+        "difference that they should add up to; more --steps bring them closer"
         for one in findings
-        if one.attribution.error > most
+        if one.attribution.error > most and one.attribution.away > 1e-4 * one.attribution.end  # more than fp32's own
     ]
+    if len({one.look.size for one in findings}) > 1:
+        told.append("the parts of the pictures have several sizes, and diffusion indices of such are not comparable: "
+                    "give a smaller --side")  # fmt: skip
+    return told

@@ -26,6 +26,7 @@ DEFAULT = ("bicubic", "default")  # methods
 MEASURES, BLIND = ("psnr_y", "lpips"), ("niqe",)  # with a reference, and without
 SIDE = 128  # of a window that is found, in output pixels
 MOST, LEAST, BUDGET = 1_500_000, 200_000, 30_000_000  # output pixels that are kept: of a picture, and of all together
+PAGE = 2 * BUDGET  # output pixels that a page holds, of many pictures of which each has `LEAST`
 _FAILURES = (ValueError, OSError, UpscaleError)
 
 
@@ -87,6 +88,7 @@ class Comparer:
         self._folder, self._sharp = reference, sharp_pictures(reference)[1] if reference is not None else None
         self._windows, self._size = tuple(dict.fromkeys(windows)), size
         self._device, self._warn = device, warn
+        self._files: dict[tuple[Path, str, str], dict[str, Path | str]] = {}  # by folder of results, set, space
         self.failures: list[str] = []
 
     def run(self, photos: Sequence[Photo]) -> Iterator[Comparison]:
@@ -121,7 +123,7 @@ class Comparer:
             check_window(window, height, width)
         views = plan_views(windows, height, width, scale=self._scale, limit=limit)
         for view in views:
-            view.pictures[INPUT] = view.cut(as_bytes(small), self._scale)
+            view.pictures[INPUT] = view.cut(small, self._scale)
         target = None if reference is None else reference.to(self._device)
         scores: dict[str, dict[str, float]] = {}
         for method in self._methods:
@@ -132,10 +134,10 @@ class Comparer:
                 self._fail(f"{method.name} on {_called(photo, space)}: {error}")
                 continue
             for view in views:
-                view.pictures[method.name] = view.cut(as_bytes(result))
+                view.pictures[method.name] = view.cut(result)
         if reference is not None:
             for view in views:
-                view.pictures[REFERENCE] = view.cut(as_bytes(reference))
+                view.pictures[REFERENCE] = view.cut(reference)
         return Comparison(
             name=photo.name,
             degradation=space,
@@ -168,10 +170,8 @@ class Comparer:
         return image, sharp[..., :height, :width]
 
     def _found(self, small: Tensor) -> Window:
-        shorter = min(small.shape[-2:])
-        if shorter < 2:
-            raise ValueError("it is too small to look for detail in: name a window")
-        return find_window(small, self._scale, self._size or min(SIDE, shorter * self._scale // 2))
+        largest = max(min(small.shape[-2:]) * self._scale // 2, 2)
+        return find_window(small, self._scale, self._size or min(SIDE, largest))
 
     def _result(self, method: Method, photo: Photo, space: str, small: Tensor, stems: Sequence[str]) -> Tensor:
         """What a method makes of a picture, in the values that a file would hold."""
@@ -179,7 +179,10 @@ class Comparer:
             result = (method.enlarge(small) * 255).round() / 255
         else:
             assert method.folder  # what does not enlarge is a folder of results
-            path = find_results(method.folder, stems, photo.set, space)[photo.path.stem]
+            key = method.folder, photo.set, space
+            if key not in self._files:
+                self._files[key] = find_results(method.folder, stems, photo.set, space)
+            path = self._files[key][photo.path.stem]
             if isinstance(path, str):
                 raise ValueError(path)
             result = read(path)

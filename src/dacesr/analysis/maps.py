@@ -92,24 +92,25 @@ def condition_figure(examinations: Sequence[Examination], *, cell: float = 1.5) 
 
 
 def _draw_changes(page: Canvas, one: Examination, box: Box) -> None:
-    """Input, output, and maps of its changes with their numbers below; the box is that of the first."""
+    """Input, output, and maps of its changes in one range of colours, their numbers below; the box is the first's."""
     left, top, wide, tall = box
+    high = robust_range([change.levels for change in one.changes])[1]
     for name, pixels in (("input", one.picture), ("output", one.output)):
         page.text(left + wide / 2, top - LINE / 2, name, wide, ha="center")
         page.picture((left, top, wide, tall), pixels)
         left += wide + GAP
     for change in one.changes:
-        high = robust_range([change.levels])[1] if change.largest else 1.0
         page.text(left + wide / 2, top - LINE / 2, f"change: {change.name}", wide, ha="center")
         page.map((left, top, wide, tall), change.levels, (0.0, high), CHANGES)
         numbers = (
-            f"0 to {high:.2g} levels",
             f"mean {change.mean:.2g}, largest {change.largest:.2g}",
             f"PSNR {change.psnr:.1f} dB" if change.largest else "no change",
         )
         for line, text in enumerate(numbers):
             page.text(left + wide / 2, top + tall + (line + 0.6) * LINE, text, wide, ha="center")
         left += wide + GAP
+    _bar(page, (left, top, 0.09, tall), (0.0, high), CHANGES)
+    page.text(left + 0.13, top + tall / 2, "levels", BAR - 0.13)
 
 
 def _draw_effects(page: Canvas, effects: Sequence[Effect], box: Box) -> None:
@@ -118,7 +119,7 @@ def _draw_effects(page: Canvas, effects: Sequence[Effect], box: Box) -> None:
     for name, maps, heads in (
         ("alpha - 1\n(RMS)", [one.scale for one in effects], [f"{rms(one.scale):.2g}" for one in effects]),
         (
-            "beta\n(RMS,\nof x)",
+            "beta (RMS,\nshare of\nalpha * x)",
             [one.shift for one in effects],
             [f"{rms(one.shift):.2g}, {100 * one.share:.2g}%" for one in effects],
         ),
@@ -138,9 +139,15 @@ def _row(page: Canvas, box: Box, name: str, maps: Sequence[Tensor], colours: Ran
     for values in maps:
         page.map((left, top, wide, tall), values, colours, FEATURES)
         left += wide + GAP
-    page.map((left, top, 0.09, tall), torch.linspace(1, 0, 64)[:, None], (0, 1), FEATURES, aspect="auto")
+    _bar(page, (left, top, 0.09, tall), colours, FEATURES)
+
+
+def _bar(page: Canvas, box: Box, colours: Range, name: str) -> None:
+    """Show what the colours of a map of that name stand for."""
+    left, top, wide, tall = box
+    page.map(box, torch.linspace(1, 0, 64)[:, None], (0, 1), name, aspect="auto")
     for y, value in ((top + LINE / 2, colours[1]), (top + tall - LINE / 2, colours[0])):
-        page.text(left + 0.13, y, f"{value:.3g}", BAR - 0.13)
+        page.text(left + wide + 0.04, y, f"{value:.3g}", BAR - wide - 0.04)
 
 
 def robust_range(maps: Sequence[Tensor]) -> Range:

@@ -266,12 +266,11 @@ def examinations_csv(examinations: Sequence[Examination]) -> str:
 
 
 def _measures(one: Examination) -> Iterable[tuple[str, str, str]]:
-    yield "condition", "tags", "; ".join(one.tags)
     for effect in one.effects:
         yield effect.stage, "alpha - 1 (RMS)", f"{rms(effect.scale):.6g}"
         yield effect.stage, "beta (RMS)", f"{rms(effect.shift):.6g}"
-        yield effect.stage, "features (RMS)", f"{rms(effect.features):.6g}"
-        yield effect.stage, "beta / features", f"{effect.share:.6g}"
+        yield effect.stage, "alpha * x (RMS)", f"{rms(effect.features):.6g}"
+        yield effect.stage, "beta / (alpha * x)", f"{effect.share:.6g}"
     for change in one.changes:
         yield change.name, "PSNR in dB", f"{change.psnr:.3f}"
         yield change.name, "largest change in levels", f"{change.largest:.4f}"
@@ -279,10 +278,13 @@ def _measures(one: Examination) -> Iterable[tuple[str, str, str]]:
 
 
 def sentences(examinations: Sequence[Examination]) -> list[str]:
-    """A line for each change of each version."""
-    return [
-        f"{one.version:10}  {change.name:16}  changes the output by {change.mean:.3f} levels in the mean, "
-        f"{change.largest:.2f} at most (PSNR {change.psnr:.1f} dB)"
-        for one in examinations
-        for change in one.changes
-    ]
+    """For each version the tags in its condition, and a line for each change."""
+    lines = []
+    for one in examinations:
+        lines.append(f"{one.version:10}  tags: {', '.join(one.tags) or 'none'}")
+        lines += [
+            f"{one.version:10}  {change.name:16}  changes the output by {change.mean:.3f} levels in the mean, "
+            f"{change.largest:.2f} at most (PSNR {change.psnr:.1f} dB)"
+            for change in one.changes
+        ]
+    return lines

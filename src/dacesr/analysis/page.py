@@ -47,6 +47,7 @@ def scenes_of(comparison: Comparison) -> list[dict[str, Any]]:
                 "input": INPUT,
                 "left": methods[0] if len(methods) > 1 else INPUT,
                 "right": methods[-1],
+                "names": list(view.pictures),
                 "pictures": {name: _embedded(pixels) for name, pixels in view.pictures.items()},
                 "windows": [_place(comparison, view, window) for window in view.windows],
                 "heads": comparison.heads,

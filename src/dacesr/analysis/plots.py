@@ -1,6 +1,7 @@
 """Figures of what extractors still see in degraded pictures, in colours that colour-blind readers can tell apart."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ def save(figure: "Figure", path: str | Path) -> None:
 def as_png(figure: "Figure") -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of names in other scripts
+        figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 

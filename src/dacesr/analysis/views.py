@@ -34,12 +34,12 @@ class View:
     windows: tuple[Window, ...]
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def cut(self, pixels: np.ndarray, scale: int = 1) -> np.ndarray:
-        """The part of a picture that is `scale` times smaller than the output."""
+    def cut(self, x: Tensor, scale: int = 1) -> np.ndarray:
+        """The part of a picture (1, 3, h, w) in [0, 1] that is `scale` times smaller than the output, as bytes."""
         left, top, right, bottom = (
             value // scale for value in (self.left, self.top, self.left + self.width, self.top + self.height)
         )
-        return pixels[top:bottom, left:right].copy()
+        return as_bytes(x[..., top:bottom, left:right])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,11 @@ class Comparison:
     def has_reference(self) -> bool:
         """Whether there is one."""
         return REFERENCE in self.views[0].pictures
+
+    @property
+    def kept(self) -> int:
+        """Output pixels that the views hold, of all methods together."""
+        return sum(view.width * view.height * len(view.pictures) for view in self.views)
 
     @property
     def heads(self) -> list[str]:

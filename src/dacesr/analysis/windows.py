@@ -65,14 +65,16 @@ def find_window(x: Tensor, scale: int, size: int) -> Window:
     """The window with most detail, `gradients`, in the input; away from the edges where there is room.
 
     Args:
-        x: Input, (1, 3, h, w) in [0, 1], at least 2 x 2.
+        x: Input, (1, 3, h, w) in [0, 1].
         scale: Output pixels per input pixel along each side.
         size: Of the window, in output pixels.
 
     Raises:
-        ValueError: The output is smaller than the window.
+        ValueError: The output is smaller than the window, or the input below 2 pixels a side.
     """
     height, width = x.shape[-2:]
+    if min(height, width) < 2:
+        raise ValueError(f"{width} x {height} pixels are too few to look for detail in")
     check_window(Window(0, 0, size), height * scale, width * scale)
     side = math.ceil(size / scale)  # in input pixels
     detail = gradients(x).sum(1, keepdim=True)
@@ -85,7 +87,22 @@ def find_window(x: Tensor, scale: int, size: int) -> Window:
     return Window(min(left, width * scale - size), min(top, height * scale - size), size)
 
 
-def cut_around(x: Tensor, window: Window, scale: int, side: int) -> tuple[Tensor, Window]:
+class Part(NamedTuple):
+    """A part of an input, and a window within its output.
+
+    Attributes:
+        pixels: (b, 3, h, w).
+        window: In pixels of the part's output.
+        left, top: Of the part, in pixels of the input.
+    """
+
+    pixels: Tensor
+    window: Window
+    left: int = 0
+    top: int = 0
+
+
+def cut_around(x: Tensor, window: Window, scale: int, side: int) -> Part:
     """The part of an input around a window.
 
     Args:
@@ -95,7 +112,7 @@ def cut_around(x: Tensor, window: Window, scale: int, side: int) -> tuple[Tensor
         side: Of the part, in input pixels; less where the picture is smaller, 0 for all of it.
 
     Returns:
-        The part, with the window in its middle as far as the picture's edges let it, and the window within the part.
+        The part, with the window in its middle as far as the picture's edges let it.
 
     Raises:
         ValueError: The window is larger than the part, or does not lie within the output.
@@ -103,12 +120,12 @@ def cut_around(x: Tensor, window: Window, scale: int, side: int) -> tuple[Tensor
     height, width = x.shape[-2:]
     check_window(window, height * scale, width * scale)
     if not side:
-        return x, window
+        return Part(x, window)
     top, left = (
         _start(first, window.size, scale, side, whole) for first, whole in ((window.y, height), (window.x, width))
     )
-    part = x[..., top : top + side, left : left + side].contiguous()
-    return part, window._replace(x=window.x - left * scale, y=window.y - top * scale)
+    pixels = x[..., top : top + side, left : left + side].contiguous()
+    return Part(pixels, window._replace(x=window.x - left * scale, y=window.y - top * scale), left, top)
 
 
 def _start(first: int, size: int, scale: int, side: int, whole: int) -> int:
