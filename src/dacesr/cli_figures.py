@@ -84,7 +84,9 @@ def attribution(
     condition: Annotated[
         Literal["fixed", "attributed"], typer.Option(help="What an extractor sees: the input, or the path.")
     ] = "fixed",
-    batch: Annotated[int, typer.Option(min=1, help="Points of the path at a time.")] = 2,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Points of the path at a time; 1 on the CPU, 8 elsewhere.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -102,9 +104,10 @@ def attribution(
         from dacesr.progress import advancing
         from dacesr.tensorfile import write_whole
 
-        subjects = _subjects(model or ["default", "light"], device)
+        subjects = _subjects(model or ["default"], device)
         photos = _distinct(photos)
         looks = list(_looks(photos, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed))
+        output.mkdir(parents=True, exist_ok=True)
         found, files = [], ["attribution.csv", "attribution.md"]
         total = steps * len(subjects) * sum(len(look.inputs) for look in looks)
         with advancing("steps", total) as advance:
@@ -120,7 +123,6 @@ def attribution(
                     "attribution.csv": attributions.attributions_csv(found).encode(),
                     "attribution.md": f"{as_markdown(attributions.table(found))}\n".encode(),
                 }
-                output.mkdir(parents=True, exist_ok=True)
                 for file, content in contents.items():
                     write_whole(output / file, content)
                 files += list(contents)[:2]
@@ -282,9 +284,11 @@ def _looks(
 
 def _distinct(photos: Sequence[Path]) -> list[Path]:
     """The photos, each once; files are named after them, so two must not have one name."""
+    from dacesr.evaluate.benchmark import plain
+
     photos = list({photo.resolve(): photo for photo in photos}.values())
-    stems = [photo.stem for photo in photos]
-    if twice := next((photo for photo in photos if stems.count(photo.stem) > 1), None):
+    names = [plain(photo.stem) for photo in photos]
+    if twice := next((photo for photo in photos if names.count(plain(photo.stem)) > 1), None):
         raise ValueError(f"{twice} is not the only picture called {twice.stem}, and files are named after pictures")
     return photos
 

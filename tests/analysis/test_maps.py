@@ -84,6 +84,7 @@ def test_conditions(groups: int) -> None:
     words = [text.get_text() for text in figure.texts]
     assert {"net, clean", "net, mixed", "tags in the condition: sky, sea", "tags in the condition: none"} <= set(words)
     assert words.count("no change") == 2
+    assert not [word for word in words if "…" in word and LONG[:4] not in word]
     assert "PSNR 41.0 dB" in words
     assert len(named(figure.axes, FEATURES)) == 2 * 2 * groups
     changes = named(figure.axes, CHANGES)

@@ -128,7 +128,7 @@ def attribute(
     *,
     sigma: float = SIGMA,
     steps: int = STEPS,
-    batch: int = 2,
+    batch: int | None = None,
     through_condition: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Attribution:
@@ -140,7 +140,8 @@ def attribute(
         window: In output pixels.
         sigma: Of the blur that the path begins with, in input pixels.
         steps: Of the path.
-        batch: Points of the path at a time, if memory allows; fewer otherwise.
+        batch: Points of the path at a time, if memory allows; fewer otherwise. 1 on the CPU, which gains little by
+            more, and 8 elsewhere, unless given.
         through_condition: Let the extractor see the path too, and attribute what comes by way of it; the network is
             given the condition of `x` along the whole path otherwise.
         advance: Told how many steps were done.
@@ -149,6 +150,7 @@ def attribute(
         ValueError: Another shape, a window beyond the output, a sigma that is not positive, less than one step or
             point at a time, or a condition to attribute where the network takes none.
     """
+    batch = batch if batch is not None else (1 if x.device.type == "cpu" else 8)
     _check(guided, x, window, sigma, steps, batch, through_condition)
     condition = guided.condition(x)
     start, end = _ends(guided, x, window, sigma, condition, through_condition)

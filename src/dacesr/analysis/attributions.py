@@ -53,7 +53,7 @@ def measure(
     *,
     sigma: float = SIGMA,
     steps: int = STEPS,
-    batch: int = 2,
+    batch: int | None = None,
     through_condition: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> list[Finding]:

@@ -119,7 +119,7 @@ def _draw_effects(page: Canvas, effects: Sequence[Effect], box: Box) -> None:
     for name, maps, heads in (
         ("alpha - 1\n(RMS)", [one.scale for one in effects], [f"{rms(one.scale):.2g}" for one in effects]),
         (
-            "beta (RMS,\nshare of\nalpha * x)",
+            "beta:\nRMS, and\n% of α x",
             [one.shift for one in effects],
             [f"{rms(one.shift):.2g}, {100 * one.share:.2g}%" for one in effects],
         ),
