@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
+from calling import analyze, assert_refused
 from conditioned import conditioned, write_conditioned
 from PIL import Image
 from tiny_tagger import write_tagger
 from torch import Tensor
-from typer.testing import CliRunner
 
 from dacesr.analysis import activations as measuring
 from dacesr.analysis.activations import (
@@ -26,7 +25,6 @@ from dacesr.analysis.activations import (
 )
 from dacesr.analysis.subjects import load_subjects
 from dacesr.checkpoint import load_extractor, save_restorer
-from dacesr.cli_figures import activations as command
 from dacesr.conditioning import Guided, load_guided
 from dacesr.config import SRVGGConfig
 from dacesr.image import write
@@ -172,30 +170,27 @@ def test_a_constant_map_has_no_correlation(monkeypatch: pytest.MonkeyPatch, plai
 # --- the command
 
 
-def run(*args: object) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(command)
-    result = CliRunner().invoke(app, list(map(str, args)))
-    return result.exit_code, result.output
-
-
 def test_the_command(tmp_path: Path, plain: Guided) -> None:
     pytest.importorskip("matplotlib")
     photo, out, other = tmp_path / "photo.png", tmp_path / "out", tmp_path / "plain.safetensors"
     write(photo, picture(60, 80))
     save_restorer(other, plain.net)
     models = ("-n", write_conditioned(tmp_path), "-n", other)
-    code, text = run(photo, "-o", out, *models, "--side", 24, "--stages", 2, "--other", photo, "--degradation", "jpeg")
-    assert code == 0, text
+    done = analyze(
+        "activations", photo, "-o", out, *models, "--side", 24, "--stages", 2, "--other", photo, "--degradation", "jpeg"
+    )
+    assert done.exit_code == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["activations.csv", "activations.png"]
     rows = list(csv.DictReader(io.StringIO((out / "activations.csv").read_text())))
     shown = list(dict.fromkeys((row["degradation"], row["model"], row["condition"]) for row in rows))
     assert shown == [("jpeg", "net", name) for name in ("own", "none", "other")] + [("jpeg", "plain", "")]
-    assert "r, jpeg" in text
+    assert "r, jpeg" in done.stdout
     with Image.open(out / "activations.png") as image:
         assert min(image.size) > 300
     again = (out / "activations.png").read_bytes()
-    run(photo, "-o", out, *models, "--side", 24, "--stages", 2, "--other", photo, "--degradation", "jpeg")
+    analyze(
+        "activations", photo, "-o", out, *models, "--side", 24, "--stages", 2, "--other", photo, "--degradation", "jpeg"
+    )
     assert (out / "activations.png").read_bytes() == again
 
 
@@ -210,9 +205,5 @@ def test_a_wrong_call_is_one_sentence(tmp_path: Path) -> None:
         (("-n", net, "--degradation", "rain"), "no degradation 'rain'"),
         (("-n", tmp_path / "none.pth"), "none.pth"),
     ):
-        code, text = run(photo, "-o", tmp_path / "out", *args)
-        assert code == 2
-        assert text.startswith("dacesr: ")
-        assert words in text
-        assert text.count("\n") == 1
+        assert_refused(analyze("activations", photo, "-o", tmp_path / "out", *args), words)
     assert not (tmp_path / "out").exists()

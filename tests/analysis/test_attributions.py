@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calling import analyze
 from conditioned import write_conditioned
-from test_plots import assert_nothing_cut
-from typer.testing import CliRunner
+from drawn import assert_nothing_cut
 
 pytest.importorskip("matplotlib")
 
@@ -21,7 +21,6 @@ from dacesr.analysis.looks import Look
 from dacesr.analysis.subjects import load_subjects
 from dacesr.analysis.windows import Window
 from dacesr.checkpoint import save_restorer
-from dacesr.cli import app
 from dacesr.nets.restorer import Restorer
 
 AT = Window(10, 12, 8)
@@ -147,8 +146,7 @@ def test_a_map_of_nothing_can_be_drawn() -> None:
 
 
 def call(*arguments: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, ["analyze", "attribution", *map(str, arguments)])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    done = analyze("attribution", *arguments)
     return done.exit_code, done.stdout, done.stderr
 
 

@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
+from calling import analyze
 from click.testing import Result
 from comparisons import comparison, flat, noise
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from dacesr.analysis import comparing
 from dacesr.analysis.comparing import Comparer, find_measures, gather_photos, printable, sheet_name
 from dacesr.analysis.views import INPUT, REFERENCE, as_bytes, plan_views
 from dacesr.analysis.windows import Window, find_window
-from dacesr.cli_compare import compare
 from dacesr.evaluate.measures import load_measures
 from dacesr.evaluate.methods import Method, find_methods, find_results, results_of
 from dacesr.evaluate.sets import find_sets
@@ -280,9 +278,7 @@ def test_less_is_kept_of_each_of_many(photos: Path, build: Build, monkeypatch: p
 
 
 def call(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(compare)
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return analyze("compare", *arguments)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 pytest.importorskip("matplotlib")
 
+from drawn import assert_nothing_cut
 from matplotlib.axes import Axes
-from test_plots import assert_nothing_cut
 
 from dacesr.analysis.activations import Activation
 from dacesr.analysis.maps import CHANGES, FEATURES, activation_figure, condition_figure, robust_range

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
+from calling import analyze, assert_refused
 from conditioned import conditioned, write_conditioned
 from PIL import Image
 from tiny_tagger import TAGS, write_tagger
 from torch import Tensor
-from typer.testing import CliRunner
 
 from dacesr.analysis.modulations import (
     BIAS,
@@ -30,7 +29,6 @@ from dacesr.analysis.modulations import (
     conditioned as checked,
 )
 from dacesr.checkpoint import load_extractor, save_restorer
-from dacesr.cli_figures import condition as command
 from dacesr.conditioning import Guided, load_guided
 from dacesr.image import write
 from dacesr.nets.restorer import Restorer
@@ -193,23 +191,16 @@ def test_networks_without_a_condition_are_told() -> None:
 # --- the command
 
 
-def run(*args: object) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(command)
-    result = CliRunner().invoke(app, list(map(str, args)))
-    return result.exit_code, result.output
-
-
 def test_the_command(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     write(photo, picture(60, 80))
     net = write_conditioned(tmp_path)
     args = ("-n", net, "--side", 24, "--degradation", "noise", "--degradation", "clean", "--other", photo)
-    code, text = run(photo, "-o", out, *args)
-    assert code == 0, text
+    done = analyze("condition", photo, "-o", out, *args)
+    assert done.exit_code == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == ["condition.csv", "condition.png"]
-    assert "clean picture's" in text
+    assert "clean picture's" in done.stdout
     rows = list(csv.DictReader(io.StringIO((out / "condition.csv").read_text())))
     shown = dict.fromkeys((row["model"], row["degradation"]) for row in rows)
     assert list(shown) == [("net", "noise"), ("net", "clean")]
@@ -228,9 +219,5 @@ def test_a_wrong_call_is_one_sentence(tmp_path: Path) -> None:
         (("-n", write_conditioned(tmp_path), "--other", tmp_path / "none.png"), "none.png"),
         (("--degradation", "rain"), "no degradation 'rain'"),
     ):
-        code, text = run(photo, "-o", tmp_path / "out", *args)
-        assert code == 2
-        assert text.startswith("dacesr: ")
-        assert words in text
-        assert text.count("\n") == 1
+        assert_refused(analyze("condition", photo, "-o", tmp_path / "out", *args), words)
     assert not (tmp_path / "out").exists()

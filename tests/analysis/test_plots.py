@@ -12,8 +12,7 @@ from PIL import Image
 pytest.importorskip("matplotlib")
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from drawn import assert_nothing_cut
 
 from dacesr.analysis import plots
 from dacesr.analysis.examples import Example, Strip
@@ -39,23 +38,6 @@ def strips(tags: dict[str, tuple[str, ...]]) -> list[Strip]:
     pictures = [torch.rand(3, 40 // k, 60 // k, generator=torch.Generator().manual_seed(k)) for k in (1, 2, 2)]
     examples = [Example(title, picture, tags) for title, picture in zip(titles, pictures, strict=True)]
     return [Strip(("sky", "sea"), examples)] * 2
-
-
-def assert_nothing_cut(figure: Figure) -> None:
-    """All letters lie inside the figure, and no two lines of them on one another."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    size = figure.get_size_inches() * figure.dpi
-    texts = [*figure.texts, *(t for ax in figure.axes for t in (ax.title, ax.xaxis.label, ax.yaxis.label))]
-    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text() and text.get_visible()]
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= size[0]
-        assert box.y1 <= size[1]
-    for i, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:i])
 
 
 def test_sweeps() -> None:
