@@ -25,6 +25,7 @@ from dacesr.memory import is_out_of_memory
 
 SIGMA, STEPS = 1.2, 50  # of the path, as in the paper
 ROUNDING = 1e-5  # of the detail: what fp32 makes of nothing
+LOUD = 2.0**60  # gradients are taken so many times larger: far from the window they are too small for fast arithmetic
 PIXEL = 1 / 12  # variance of a place within its pixel
 
 
@@ -210,7 +211,7 @@ def _gradients(guided: Guided, x: Tensor, window: Window, condition: Tensor | No
         condition = guided.extractor.condition(look(region_of(seen), *x.shape[-2:]), kind_of(guided.config))
     with torch.enable_grad():
         total = detail(_output(guided, pixels, condition), window).sum()
-        return torch.autograd.grad(total, leaves)
+        return tuple(found / LOUD for found in torch.autograd.grad(total * LOUD, leaves))
 
 
 def _output(guided: Guided, x: Tensor, condition: Tensor | None) -> Tensor:
