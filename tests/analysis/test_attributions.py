@@ -105,7 +105,8 @@ def test_sums_that_are_far_off_are_told() -> None:
         attribution=good.attribution._replace(start=9e4, end=9e4 + 2 * total)
     )  # within fp32's own error
     (told,) = attributions.warnings([good, bad, tiny])
-    assert told.startswith("a very long name, 25 letters on photo (clean): the parts are ")
+    assert told.startswith("a very long name, 25 letters on photo (clean): the parts add up to ")
+    assert " and should to 100; " in told
     assert "more --steps" in told
     small = Look("small", {"clean": torch.rand(1, 3, 9, 9)}, AT)
     (told,) = attributions.warnings([good, good._replace(look=small)])

@@ -146,12 +146,14 @@ def _mean(findings: Sequence[Finding], model: str, version: str, seed: int) -> s
 
 def warnings(findings: Sequence[Finding], *, most: float = 0.02) -> list[str]:
     """Sentences on maps whose parts do not add up within `most`, and on parts of pictures of several sizes."""
-    told = [
-        f"{one.model} on {one.look.picture} ({one.version}): the parts are {one.attribution.error:.1%} off the "
-        "difference that they should add up to; more --steps bring them closer"
-        for one in findings
-        if one.attribution.error > most and one.attribution.away > 1e-4 * one.attribution.end  # more than fp32's own
-    ]
+    told = []
+    for one in findings:
+        found = one.attribution
+        if found.error > most and found.away > 1e-4 * found.end:  # more than fp32's own
+            told.append(
+                f"{one.model} on {one.look.picture} ({one.version}): the parts add up to {float(found.signed.sum()):.3g} "
+                f"and should to {found.end - found.start:.3g}; more --steps bring them closer"
+            )
     if len({one.look.size for one in findings}) > 1:
         told.append("the parts of the pictures have several sizes, and diffusion indices of such are not comparable: "
                     "give a smaller --side")  # fmt: skip
