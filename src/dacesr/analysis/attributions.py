@@ -150,9 +150,10 @@ def warnings(findings: Sequence[Finding], *, most: float = 0.02) -> list[str]:
     for one in findings:
         found = one.attribution
         if found.error > most and found.away > 1e-4 * found.end:  # more than fp32's own
+            total, wanted = float(found.signed.sum()), found.end - found.start
             told.append(
-                f"{one.model} on {one.look.picture} ({one.version}): the parts add up to "
-                f"{float(found.signed.sum()):.3g} and should to {found.end - found.start:.3g}; more --steps bring them closer"
+                f"{one.model} on {one.look.picture} ({one.version}): the parts add up to {total:.3g} and should to "
+                f"{wanted:.3g}; more --steps bring them closer"
             )
     if len({one.look.size for one in findings}) > 1:
         told.append("the parts of the pictures have several sizes, and diffusion indices of such are not comparable: "
