@@ -14,7 +14,7 @@ from dacesr.cli_compare import compare
 from dacesr.cli_evaluate import evaluation
 from dacesr.cli_figures import activations, attribution, condition
 from dacesr.cli_train import training
-from dacesr.failing import fail
+from dacesr.failing import fail, warn
 
 app = typer.Typer(
     name="dacesr",
@@ -186,13 +186,13 @@ def degrade(
                 typer.echo(f"{result.target}  {result.degradation}")
         else:
             errors.append(result.error)
-            typer.echo(f"dacesr: {result.error}", err=True)
+            warn(result.error)
     if save_parameters:
         try:
             degrader.save_parameters(made, folder)
         except ValueError as error:
             errors.append(str(error))
-            typer.echo(f"dacesr: {error}", err=True)
+            warn(error)
     if errors:
         raise typer.Exit(1)
 
@@ -292,7 +292,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("dacesr: interrupted; whole outputs are kept, the others were not written", err=True)
+        warn("interrupted; whole outputs are kept, the others were not written")
         sys.exit(130)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dacesr.failing import fail
+from dacesr.failing import fail, warn
 
 analysis = typer.Typer(help="What the networks see, as tables and figures.", no_args_is_help=True)
 
@@ -60,7 +60,7 @@ def recognition(
         check_sizes(clean, chosen.settings.scale if chosen else 1)
         conditions = measuring.sweep_conditions(seed=seed)
         if chosen is None:
-            typer.echo("dacesr: no selection is bundled or given, so the four classes are left out", err=True)
+            warn("no selection is bundled or given, so the four classes are left out")
         else:
             conditions += measuring.class_conditions(chosen, per_class=per_class or None, seed=seed)
         output.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def inspect(
             found.append(inspector(photo))
         except ValueError as error:
             failed = True
-            typer.echo(f"dacesr: {error}", err=True)
+            warn(error)
         else:
             if not as_json:
                 typer.echo(sentences(found[-1]))

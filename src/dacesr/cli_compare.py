@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dacesr.cli_figures import Device, Output, Seed, called, name_files, warn
+from dacesr.cli_figures import Device, Output, Seed, called, name_files
+from dacesr.failing import warn
 
 if TYPE_CHECKING:
     from dacesr.analysis.comparing import Comparer, Photo

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dacesr.failing import fail
+from dacesr.failing import fail, warn
 
 if TYPE_CHECKING:
     from dacesr.evaluate.run import Outcome, Settings
@@ -79,7 +79,7 @@ def prepare(
         for each in prepare_set(folder, output, spaces=spaces or LEVELS, seed=seed, scale=scale, limit=limit):
             if isinstance(each, Failed):
                 failed = True
-                typer.echo(f"dacesr: {each.error}", err=True)
+                warn(each.error)
     if (output / "manifest.json").exists():
         typer.echo(str(output / "manifest.json"))
     raise typer.Exit(1 if failed else 0)
@@ -281,13 +281,13 @@ def _ablate(
             wanted = load_ablation(config, changes, output)
             done = run_ablation(wanted, arms=arms, max_minutes=max_minutes, table=table)
         except TrainingError as error:
-            typer.echo(f"dacesr: {error}", err=True)
+            warn(error)
             raise typer.Exit(1) from error
     for name in ("scores.csv", "ablation.md", "ablation.tex", "ablation.json"):
         if (wanted.output / name).exists():
             typer.echo(str(wanted.output / name))
     if not done:
-        typer.echo("dacesr: not all arms are trained and measured; the same command goes on", err=True)
+        warn("not all arms are trained and measured; the same command goes on")
 
 
 # --- what they share

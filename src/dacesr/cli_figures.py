@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dacesr.failing import fail
+from dacesr.failing import fail, warn
 
 if TYPE_CHECKING:
     from dacesr.analysis.looks import Look
@@ -64,11 +64,6 @@ def called(output: Path) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def warn(sentence: object) -> None:
-    """Say something on standard error."""
-    typer.echo(f"dacesr: {sentence}", err=True)
-
-
 def attribution(
     photos: Photos,
     output: Output,
@@ -106,7 +101,7 @@ def attribution(
 
         subjects = _subjects(model or ["default"], device)
         photos = _distinct(photos)
-        looks = list(_looks(photos, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed))
+        looks = _looks(photos, subjects, degradation or ["clean"], window, size=size, side=side, seed=seed)
         output.mkdir(parents=True, exist_ok=True)
         found, files = [], ["attribution.csv", "attribution.md"]
         total = steps * len(subjects) * sum(len(look.inputs) for look in looks)
@@ -257,7 +252,7 @@ def _looks(
     usual: int = 16,
     side: int,
     seed: int,
-) -> "Iterator[Look]":
+) -> "list[Look]":
     """Parts of the photos; those that cannot be looked at are named, and ValueError if none is left."""
     from dacesr.analysis.looks import look_at
     from dacesr.analysis.versions import check_versions
@@ -267,19 +262,22 @@ def _looks(
     at = None if window is None else parse_window(window)
     guided = next(iter(subjects.values()))
     device = next(guided.parameters()).device
+    looks: list[Look] = []
     failures: list[ValueError] = []
     for photo in photos:
         try:
-            yield look_at(
+            look = look_at(
                 photo, degradations, scale=guided.config.scale, side=side, window=at, size=size, usual=usual,
                 seed=seed, device=device,
             )  # fmt: skip
+            looks.append(look)
         except ValueError as error:
             failures.append(error if str(photo) in str(error) else ValueError(f"{photo}: {error}"))
-    if len(failures) == len(photos):
+    if not looks:
         raise failures[0]
     for error in failures:
         warn(error)
+    return looks
 
 
 def _distinct(photos: Sequence[Path]) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dacesr.failing import fail
+from dacesr.failing import fail, warn
 
 training = typer.Typer(help="Train networks from a TOML config.", no_args_is_help=True)
 
@@ -122,5 +122,5 @@ def _train(kind: str, config: Path, changes: list[str] | None, max_minutes: floa
     except ValueError as error:
         raise fail(error) from error
     except TrainingError as error:
-        typer.echo(f"dacesr: {error}", err=True)
+        warn(error)
         raise typer.Exit(1) from error

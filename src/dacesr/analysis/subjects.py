@@ -1,20 +1,18 @@
 """The networks that an analysis looks into, each with the extractor that conditions it, if one does."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from dacesr.checkpoint import KINDS, Network, load_restorer, resolve
-from dacesr.conditioning import Guided, find_extractor
+from dacesr.checkpoint import KINDS, Network, resolve
+from dacesr.conditioning import Guided, load_guided
 from dacesr.config import RestorerConfig
-from dacesr.evaluate.methods import NAMED, WITH_STRENGTH, short_name
+from dacesr.evaluate.methods import named, short_name, with_strength
 from dacesr.evaluate.networks import find_networks
-from dacesr.pairing import checked, find_pair
+from dacesr.pairing import find_pair
 
 RANDOM = "random:"
-HELP = "bundled name, file or hub id; MODEL@STRENGTH; NAME=MODEL; random:NETWORK for random weights, as a control."
 
 
 def load_subjects(names: Sequence[str], *, device: str | torch.device = "cpu") -> dict[str, Guided]:
@@ -34,9 +32,8 @@ def load_subjects(names: Sequence[str], *, device: str | torch.device = "cpu") -
     """
     found: dict[str, Guided] = {}
     for text in names:
-        named = None if Path(text).exists() else NAMED.fullmatch(text)
-        source = named["source"] if named else text
-        name = named["name"] if named else _short(source)
+        name, source = named(text)
+        name = name or (source if source.startswith(RANDOM) else short_name(source))
         if name in found:
             raise ValueError(f"two models are called {name}: give one another name, as in NAME={source}")
         found[name] = load_subject(source).to(device)
@@ -51,17 +48,14 @@ def load_subject(source: str) -> Guided:
     """One network as `load_subjects` names them, on the CPU."""
     if source.startswith(RANDOM):
         return _frozen(Guided(random_network(source.removeprefix(RANDOM))))
-    parts = None if Path(source).exists() else WITH_STRENGTH.fullmatch(source)
-    model, strength = (parts["model"], checked(float(parts["strength"]))) if parts else (source, None)
-    path = resolve(model)
-    net = load_restorer(path)
-    pair = find_pair(model, path, net)
-    if pair is None and strength is not None:
-        raise ValueError(f"{model} has one set of weights, so there is no strength to choose")
-    extractor, _ = find_extractor(model, path, net)
+    model, strength = with_strength(source)
+    guided = load_guided(model)
+    pair = find_pair(model, resolve(model), guided.net)
     if pair is not None:
-        net = pair.at(pair.strength if strength is None else strength)
-    return _frozen(Guided(net, extractor))
+        guided.net = pair.at(pair.strength if strength is None else strength)
+    elif strength is not None:
+        raise ValueError(f"{model} has one set of weights, so there is no strength to choose")
+    return _frozen(guided)
 
 
 def random_network(name: str) -> Network:
@@ -80,13 +74,6 @@ def random_network(name: str) -> Network:
             if isinstance(net.config, RestorerConfig) and isinstance(module, nn.Conv2d):
                 module.reset_parameters()
     return net
-
-
-def _short(source: str) -> str:
-    if source.startswith(RANDOM):
-        return source
-    parts = None if Path(source).exists() else WITH_STRENGTH.fullmatch(source)
-    return f"{short_name(parts['model'])}@{float(parts['strength']):g}" if parts else short_name(source)
 
 
 def _frozen(guided: Guided) -> Guided:

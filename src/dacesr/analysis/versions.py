@@ -12,7 +12,6 @@ from dacesr.degradation.sweeps import SWEEPS
 CLEAN, MIXED = "clean", "mixed"
 LEVELS = {"blur": 2.0, "noise": 20.0, "jpeg": 30.0}  # of a sweep that is named without one
 MIXTURE = (("blur", 1.5), ("noise", 15.0), ("jpeg", 40.0))
-HELP = "clean, blur, blur=2.5, noise=20, jpeg=30, mixed, level1, level2, level3, dasr, realesrgan, bsrgan."
 
 
 def versions(x: Tensor, names: Sequence[str], *, seed: int = 0) -> dict[str, Tensor]:

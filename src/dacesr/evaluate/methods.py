@@ -116,19 +116,17 @@ def find_methods(
 def _method(text: str, scale: int, device: str, precision: Precision, tile: int | str) -> Method:
     if text in CLASSICAL:
         return Method(text, text, partial(_resized, scale=scale, kernel=CLASSICAL[text]))
-    named = None if Path(text).exists() else NAMED.fullmatch(text)
-    name, source = (named["name"], named["source"]) if named else (None, text)
+    name, source = named(text)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        if named is None:
+        if name is None:
             raise ValueError(f"{text} is a folder: say what made its pictures, as in NAME={text}")
-        return results_of(folder, named["name"])
+        return results_of(folder, name)
     return _network(name, source, scale, device, precision, tile)
 
 
 def _network(name: str | None, source: str, scale: int, device: str, precision: Precision, tile: int | str) -> Method:
-    parts = None if Path(source).exists() else WITH_STRENGTH.fullmatch(source)
-    model, strength = (parts["model"], float(parts["strength"])) if parts else (source, None)
+    model, strength = with_strength(source)
     up = Upscaler.load(model, device=device, precision=precision, strength=strength)
     if up.scale != scale:
         raise ValueError(f"{model} enlarges {up.scale} times, and the pictures are to be enlarged {scale} times")
@@ -137,17 +135,33 @@ def _network(name: str | None, source: str, scale: int, device: str, precision: 
     weights = path.with_suffix(".bin") if path.suffix == ".param" else path
     facts = (sha256_of(weights), up.strength, up.precision, up.device.type, tile)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    if name is None:
-        name = short_name(model) + (f"@{strength:g}" if strength is not None else "")
-    return Method(name, key, partial(up, tile=tile))
+    return Method(name or short_name(source), key, partial(up, tile=tile))
 
 
-def short_name(model: str) -> str:
-    """A bundled name or hub id as it is; of a file its stem, or that of its folder where it is `model.safetensors`."""
+def named(text: str) -> tuple[str | None, str]:
+    """NAME and SOURCE of "NAME=SOURCE"; no name for anything else, such as a file with such a name."""
+    found = None if Path(text).exists() else NAMED.fullmatch(text)
+    return (found["name"], found["source"]) if found else (None, text)
+
+
+def with_strength(source: str) -> tuple[str, float | None]:
+    """MODEL and 0.5 of "MODEL@0.5"; no strength for anything else, such as a file with such a name."""
+    parts = None if Path(source).exists() else WITH_STRENGTH.fullmatch(source)
+    return (parts["model"], float(parts["strength"])) if parts else (source, None)
+
+
+def short_name(source: str) -> str:
+    """A bundled name or hub id as it is; of a file its stem, or that of its folder where it is `model.safetensors`.
+
+    The strength, if there is one, stands behind it.
+    """
+    model, strength = with_strength(source)
     path = Path(model).expanduser()
     if not path.is_file():
-        return resolve(model).stem if model == "default" else model
-    return path.parent.name if path.stem == "model" and path.parent.name else path.stem
+        name = resolve(model).stem if model == "default" else model
+    else:
+        name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    return name if strength is None else f"{name}@{strength:g}"
 
 
 def _resized(x: Tensor, *, scale: int, kernel: Kernel) -> Tensor:
