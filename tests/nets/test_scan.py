@@ -1,16 +1,19 @@
 """The selective scan: every backend against the authors' numbers, against fp64, and against its contract."""
 
 import inspect
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dacesr.nets import scan_native
-from dacesr.nets.scan import available_backends, selective_scan
+from dacesr.nets import scan, scan_native
+from dacesr.nets.scan import available_backends, selective_scan, selective_scan_reference
 from dacesr.nets.scan_chunked import SEGMENT_ELEMENTS
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "selective_scan.npz"
@@ -253,3 +256,44 @@ def test_auto_falls_back_where_native_cannot_help():
     torch.testing.assert_close(selective_scan(**inputs), selective_scan(**inputs, backend="reference"))
     double = {k: x.double() for k, x in draw(1, 2, 9, 4).items()}
     assert selective_scan(**double).dtype == torch.float64
+
+
+def test_mamba_ssm_is_called_as_it_wants_to_be(monkeypatch):
+    """Its kernel takes channel-first tensors of one type, and fp32 for D and the bias; here the reference stands in."""
+
+    def selective_scan_fn(
+        u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False
+    ):
+        assert all(x.is_contiguous() and x.dtype == torch.float32 for x in (u, delta, B, C, z, A, D, delta_bias))
+        assert return_last_state
+        return selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+
+    module = ModuleType("mamba_ssm.ops.selective_scan_interface")
+    module.selective_scan_fn = selective_scan_fn
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    inputs = draw(2, 5, 7, 3)
+    given = {**inputs, "u": inputs["u"].bfloat16(), "z": inputs["z"].bfloat16(), "D": inputs["D"].bfloat16()}
+    out, last = scan._selective_scan_mamba(**given, delta_softplus=True, initial_state=None)
+    exact, wanted = selective_scan(**given, delta_softplus=True, return_last_state=True, backend="reference")
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, exact)
+    assert torch.allclose(last, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "words"),
+    [(False, "cuda", "it needs the package mamba-ssm"), (True, "cpu", "it runs on CUDA devices and u is on cpu")],
+)
+def test_mamba_ssm_says_what_it_lacks(there, device, words, monkeypatch):
+    monkeypatch.setattr(scan, "_HAS_MAMBA", there)
+    with FakeTensorMode(), pytest.raises(ValueError, match=f"the mamba selective scan cannot be used here: {words}"):
+        u, A, B = (torch.empty(*shape, device=device) for shape in ((1, 4, 9), (4, 2), (1, 2, 9)))
+        selective_scan(u, u, A, B, B, backend="mamba")
+
+
+@pytest.mark.parametrize(
+    ("found", "new"), [("3.2.1", False), ("3.3.0", True), ("3.10.0", True), ("4.0", True), ("git", True)]
+)
+def test_which_triton_is_new_enough(found, new, monkeypatch):
+    monkeypatch.setattr(scan, "version", lambda name: found)
+    assert scan._is_new("triton", 3, 3) == new

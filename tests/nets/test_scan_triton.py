@@ -130,6 +130,13 @@ def main() -> None:
     exact = torch.nn.functional.softplus(steps.double())
     found["softplus"] = ((torch.tensor(ours).double() - exact) / exact).abs().max().item()
 
+    scan_triton._SHORTEST = scan_triton.CHUNK
+    inputs, options = draw((1, 3, 75, 2), start=True)  # ten segments, of which eight are joined at a time
+    ours, exact = (
+        results(f, x, options) for f, x in ((selective_scan_triton, inputs), (selective_scan_reference, double(inputs)))
+    )
+    found["ten segments"] = errors(ours, exact)
+
     inputs, options = draw((1, 3, 5, 2))
     rows = {k: x.mT if k in ("u", "delta", "B", "C", "z") else x for k, x in inputs.items()}
     order = inspect.signature(selective_scan_triton).parameters
@@ -176,42 +183,67 @@ def test_interpreted_softplus_keeps_the_digits_of_small_steps(interpreted):
     assert interpreted["softplus"] < 1e-6
 
 
+def test_interpreted_in_many_segments(interpreted):
+    assert {k: e for k, e in interpreted["ten segments"].items() if not e < 1e-5} == {}
+
+
 def test_interpreted_operator_passes_pytorch_checks_and_compiles(interpreted):
     assert set(interpreted["opcheck"].values()) == {"SUCCESS"}
     assert set(interpreted["compiled"].values()) == {0.0}
     assert interpreted["out is channel-last"]
 
 
-@pytest.mark.parametrize("kernel", ["_forward", "_backward"])
+@pytest.mark.parametrize("kernel", ["forward", "backward", "carry", "join"])
 @pytest.mark.parametrize(
-    ("dtype", "n", "optional"), [("fp32", 16, True), ("fp32", 16, False), ("bf16", 16, True), ("fp16", 64, True)]
+    ("dtype", "n", "l", "optional"),
+    [("fp32", 16, 64, True), ("fp32", 16, 64, False), ("bf16", 16, 67, True), ("fp16", 64, 64, True)],
 )
-def test_compiles_for_an_h100(kernel, dtype, n, optional, tmp_path, monkeypatch):
+def test_compiles_for_an_h100(kernel, dtype, n, l, optional, tmp_path, monkeypatch):
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from dacesr.nets import scan_triton
+    from dacesr.nets import scan_kernels, scan_triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    function = getattr(scan_triton, kernel)
-    tile = scan_triton._FORWARD_TILE if kernel == "_forward" else scan_triton._BACKWARD_TILE
-    width, states = scan_triton._tile(n, tile)
-    constants = {"SOFTPLUS": True, "EVERY": scan_triton.EVERY, "WIDTH": width, "STATES": states}
+    function = getattr(scan_kernels, kernel)
+    u, A = torch.empty(2, l, 360), torch.empty(360, n)
+    constants = scan_triton._scan(u, A, None, None, True).constants | {"REVERSE": 1}
+    constants |= {name: 360 for name in function.arg_names if name.endswith("_ROW")}
     if not optional:
-        absent = {"_forward": ("D", "z", "bias", "first", "starts"), "_backward": ("D", "z", "bias", "dz")}
-        constants |= dict.fromkeys(absent[kernel])
-    given = ("u", "delta", "B", "C", "z", "dout", "out", "du", "ddelta", "dz")  # the others are fp32 in any case
+        absent = {"forward": ("D", "z", "bias", "entries", "starts"), "backward": ("D", "z", "bias", "dz")}
+        constants |= dict.fromkeys(absent.get(kernel, ("z", "bias", "first")))
+    given = ("u", "x", "delta", "B", "C", "M", "z", "dout", "out", "du", "ddelta", "dz")  # the others are fp32 always
     signature = {}
     for name in function.arg_names:
-        number = name in ("l", "d", "n") or name.endswith(("_image", "_row"))
+        number = name in ("l", "span", "segments") or name.endswith("_image")
         signature[name] = "i32" if number else f"*{dtype}" if name in given else "*fp32"
         if name in constants:
             signature[name] = "constexpr"
-    source = ASTSource(fn=function, signature=signature, constexprs=constants)
+    known = {name: value for name, value in constants.items() if name in signature}
+    source = ASTSource(fn=function, signature=signature, constexprs=known)
     made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=scan_triton._LAUNCH)
     assert made.metadata.shared < 16 * 1024
     assert "lg2.approx" not in made.asm["ptx"]  # it has too few digits for the softplus of small steps
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "segments"),
+    [
+        ((32, 4096, 360), 16, 1),
+        ((1, 65536, 360), 16, 88),
+        ((1, 16384, 64), 8, 512),
+        ((1, 1, 3), 16, 1),
+        ((1, 33, 3), 2, 2),
+    ],
+)
+def test_short_batches_are_cut_into_segments(shape, n, segments):
+    from dacesr.nets import scan_triton
+
+    plan = scan_triton._plan(torch.empty(shape), n)
+    assert plan.segments == segments
+    assert plan.span % scan_triton.CHUNK == 0
+    assert (segments - 1) * plan.span < shape[1] <= segments * plan.span
 
 
 @pytest.mark.parametrize(
@@ -237,7 +269,9 @@ class TestOnGpu:
     pytestmark = on_gpu
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-    @pytest.mark.parametrize("shape", [(8, 120, 4096, 16), (2, 360, 2049, 16), (3, 67, 501, 5), (1, 40, 300, 64)])
+    @pytest.mark.parametrize(
+        "shape", [(24, 360, 1024, 16), (2, 360, 2049, 16), (1, 64, 16384, 8), (3, 67, 501, 5), (1, 40, 300, 64)]
+    )
     def test_equals_fp64(self, shape, dtype):
         inputs, options = draw(shape, start=True, dtype=dtype, device="cuda")
         ours = results(in_triton, inputs, options)
@@ -256,6 +290,19 @@ class TestOnGpu:
         inputs, options = draw((4, 120, 1024, 16), device="cuda")
         first, second = results(auto, inputs, options), results(in_triton, inputs, options)
         assert [k for k in first if not torch.equal(first[k], second[k])] == []
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_agrees_with_mamba_ssm(self, dtype):
+        pytest.importorskip("mamba_ssm")
+        inputs, options = draw((2, 360, 2048, 16), dtype=dtype, device="cuda")
+        del options["initial_state"]
+
+        def theirs(**arguments):
+            return selective_scan(**arguments, return_last_state=True, backend="mamba")
+
+        found = errors(results(in_triton, inputs, options), double(results(theirs, inputs, options)))
+        tolerance = 1e-4 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+        assert {k: e for k, e in found.items() if not e < tolerance} == {}
 
     @pytest.mark.filterwarnings("default")  # PyTorch warns of its own parts while it loads the compiler
     def test_compiled_by_pytorch(self):

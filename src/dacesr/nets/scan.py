@@ -8,13 +8,15 @@ For every channel d and state n, over tokens t:
     out  = y_t * silu(z_t)                                     (if z is given)
 
 Letters: b batch, d channels, l tokens, n states. Backends: `reference` (this file: the loop above, to read and to test
-against), `chunked` (PyTorch operations in bounded memory, any device), `native` (C++, CPU), `triton` (CUDA).
+against), `chunked` (PyTorch operations in bounded memory, any device), `native` (C++, CPU), `triton` (CUDA), `mamba`
+(the kernel of the package mamba-ssm, CUDA; only if asked for).
 """
 
 import os
 import shutil
 import sysconfig
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, overload
@@ -32,13 +34,23 @@ except ImportError:  # installed without the compiled extension
 
 
 def _has_triton() -> bool:
-    """Whether Triton is there (imported on first use), and what it builds its launcher with."""
+    """Whether Triton is there (imported on first use) and new enough, and what it builds its launcher with."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
-    return find_spec("triton") is not None and bool(compiler) and headers
+    return find_spec("triton") is not None and _is_new("triton", 3, 3) and bool(compiler) and headers
+
+
+def _is_new(package: str, *wanted: int) -> bool:
+    """Whether an installed package has the wanted version or a newer one; so has one that says nothing."""
+    try:
+        found = version(package).split(".")[: len(wanted)]
+    except PackageNotFoundError:
+        return True
+    return not all(part.isdigit() for part in found) or tuple(map(int, found)) >= wanted
 
 
 _HAS_TRITON = _has_triton()
+_HAS_MAMBA = find_spec("mamba_ssm") is not None
 
 
 def selective_scan_reference(
@@ -82,8 +94,33 @@ def _selective_scan_triton(*args: Tensor | bool | None) -> tuple[Tensor, Tensor]
     return scan_triton.selective_scan_triton(*args)  # pyright: ignore[reportArgumentType]
 
 
+def _selective_scan_mamba(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: None,
+) -> tuple[Tensor, Tensor]:
+    """mamba-ssm's kernel: channel-first, and u, delta, B, C and z of one type, here the widest of theirs."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore[reportMissingImports]
+
+    work = u.dtype
+    for x in (delta, B, C):
+        work = torch.promote_types(work, x.dtype)
+    x, dt, B_, C_, gate = (None if t is None else t.to(work).contiguous() for t in (u, delta, B, C, z))
+    skip, bias = (None if t is None else t.float() for t in (D, delta_bias))
+    out, last = selective_scan_fn(x, dt, A.float(), B_, C_, skip, gate, bias, delta_softplus, return_last_state=True)
+    return out.to(u.dtype), last
+
+
 _BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "triton": _selective_scan_triton,
+    "mamba": _selective_scan_mamba,
     "chunked": selective_scan_chunked,
     "reference": selective_scan_reference,
 }
@@ -93,7 +130,10 @@ if scan_native is not None:
 
 def available_backends() -> list[str]:
     """Names that `selective_scan` accepts on this machine, besides `auto`; best first for each kind of device."""
-    return [name for name in _BACKENDS if name != "triton" or (_HAS_TRITON and torch.cuda.is_available())]
+    on_cuda = {"triton": _HAS_TRITON, "mamba": _HAS_MAMBA}
+    return [
+        name for name in _BACKENDS if on_cuda.get(name, True) and (name not in on_cuda or torch.cuda.is_available())
+    ]
 
 
 def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
@@ -115,8 +155,14 @@ def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
 
 
 def _why_not(backend: str, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> str | None:
-    """What keeps `native` or `triton` from taking these inputs."""
-    if backend == "native":
+    """What keeps `native`, `triton` or `mamba` from taking these inputs."""
+    if backend == "mamba":
+        if not _HAS_MAMBA:
+            return "it needs the package mamba-ssm"
+        if u.device.type != "cuda":
+            return f"it runs on CUDA devices and u is on {u.device}"
+        most, dtypes = 256, (torch.float32, torch.bfloat16, torch.float16)
+    elif backend == "native":
         if scan_native is None:
             return "the compiled extension dacesr._native is missing (reinstall dacesr with a C++ compiler at hand)"
         if u.device.type != "cpu":
@@ -124,7 +170,7 @@ def _why_not(backend: str, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Te
         most, dtypes = scan_native.MAX_STATES, scan_native.DTYPES
     else:
         if not _HAS_TRITON:
-            return "it needs the package triton, a C compiler and Python's headers, and one of them is missing"
+            return "it needs the package triton (3.3 or newer), a C compiler and Python's headers, and one is missing"
         if u.device.type != "cuda":
             return f"it runs on CUDA devices and u is on {u.device}"
         from dacesr.nets import scan_triton
@@ -221,7 +267,9 @@ def selective_scan(
         raise ValueError(
             f"unknown selective scan backend {backend!r}; available: auto, {', '.join(available_backends())}"
         )
-    elif backend in ("native", "triton") and (obstacle := _why_not(backend, u, delta, A, B, C, z)):
+    elif backend in ("native", "triton", "mamba") and (obstacle := _why_not(backend, u, delta, A, B, C, z)):
         raise ValueError(f"the {backend} selective scan cannot be used here: {obstacle}")
+    elif backend == "mamba" and initial_state is not None:
+        raise ValueError("the mamba selective scan begins with a state of zero")
     out, last = _BACKENDS[backend](u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
     return (out, last) if return_last_state else out

@@ -1,211 +1,134 @@
-"""Selective scan in Triton, as the PyTorch operator `dacesr::selective_scan_triton`, for training on CUDA.
+"""Selective scan in Triton, as the PyTorch operator `dacesr::selective_scan_triton`, for CUDA.
 
 Channel-last tensors as in `scan_native`: u, delta, z (b, l, d); B, C (b, l, n); A (d, n); D, delta_bias (d). Sums are
-fp32 whatever the inputs are. A program takes some channels of one image and walks over its tokens, their states in
-registers. The forward pass keeps the state every `EVERY` tokens if gradients are wanted. The backward pass takes these
-chunks from the last to the first: it runs through a chunk again, writes the state before each token to a scratch
-buffer, then runs the adjoint back through it. What several programs add to (A, D and bias over images, B and C over
-channels) is written apart and summed afterwards, so that a gradient has the same bytes on every run.
+fp32 whatever the inputs are. The kernels are in `scan_kernels`.
+
+One after another, tokens keep a GPU busy only if images and channels are many, as in a training batch: then one kernel
+does it. Otherwise the sequence is cut into segments and the scan has two levels: `carry` finds what each segment hands
+on if it is given nothing, `join` from that what each is really given, and then all segments run side by side. That
+takes each exponential twice, still less than idle multiprocessors cost. The backward pass does the same from the end.
+
+For gradients the forward pass keeps the state before every `CHUNK` tokens, (b, l / CHUNK, n, d); the backward pass runs
+through each chunk again. What several programs add to (A, D and bias over images and segments, B and C over channels)
+is written apart and summed afterwards, so that a gradient has the same bytes on every run.
 """
 
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (the types of Triton describe a kernel's Python function, not its launch)
 
+from functools import cache
+from typing import NamedTuple
+
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from dacesr.nets import scan_kernels
 from dacesr.nets.scan_operator import fake_gradients, gradients, make_differentiable, packed, run, unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_STATES = 64
-EVERY = 32  # tokens
-LOG2E = tl.constexpr(1.4426950408889634)
-STAGES = tl.constexpr(4)  # loads run three tokens ahead of the arithmetic
-
-# A program is one warp, so that no sum crosses warps, and its tile is small: the tokens come one after another, so
-# only many programs keep a GPU busy. At b = 64, d = 120, n = 16 the forward pass has 64 * 15 programs of 8 channels for
-# the 132 multiprocessors of an H100. The backward pass has 64 * 8 of 16 channels: each block of channels writes its own
-# dB and dC (b, l, n), and half as many blocks halve that memory.
-_FORWARD_TILE, _BACKWARD_TILE, _MOST_CHANNELS = 128, 256, 16
+CHUNK = 8  # tokens
+# A program is one warp with a tile of so many elements (state of a channel), 16 a lane: their states before 8 tokens
+# fill half of a lane's registers.
+_TILE, _MOST_CHANNELS = 512, 32
+_ENOUGH, _WANTED = 2, 8  # warps on a multiprocessor: with fewer than the first a sequence is cut, for the second
+_SHORTEST = 4 * CHUNK  # tokens of a segment
 _LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}  # fused multiply-add: the default until Triton 3.9, which warns
 
 
-@triton.jit
-def _softplus(x):
-    """log(1 + e^x); the quotient restores the digits of a small e^x that 1 + e^x rounds away."""
-    e = tl.exp(tl.minimum(x, 20.0))
-    w = 1.0 + e
-    small = tl.where(w == 1.0, e, tl.log(w) * (e / tl.where(w == 1.0, 1.0, w - 1.0)))
-    return tl.where(x > 20.0, x, small)
+class _Plan(NamedTuple):
+    """How a scan is laid out: programs along images and blocks of channels, and segments of `span` tokens."""
+
+    programs: int
+    segments: int
+    span: int
+    width: int
+    states: int
 
 
-@triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
+class _Scan(NamedTuple):
+    """What all kernels of one scan are given: its layout, constants, and A as (n, d), D, bias."""
+
+    plan: _Plan
+    constants: dict[str, int | bool]
+    A: Tensor
+    D: Tensor | None
+    bias: Tensor | None
 
 
-@triton.jit
-def _row(x, at, lanes, mask):
-    return tl.load(x + at + lanes, mask, 0.0).to(tl.float32)
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    """Of a GPU; that of an H100 for Triton's interpreter, which runs on the CPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
-@triton.jit
-def _place(d, n, WIDTH: tl.constexpr, STATES: tl.constexpr):
-    """This program's image, block of channels, channels and states, their offsets in a (d, n) matrix, and the masks."""
-    blocks = tl.cdiv(d, WIDTH)
-    image = tl.cast(tl.program_id(0) // blocks, tl.int64)
-    block = tl.program_id(0) % blocks
-    channel = block * WIDTH + tl.arange(0, WIDTH)
-    state = tl.arange(0, STATES)
-    tile = channel[:, None] * n + state[None, :]
-    return image, block, channel, state, tile, channel < d, state < n, (channel < d)[:, None] & (state < n)[None, :]
-
-
-@triton.jit
-def _forward(
-    u, u_image, u_row, delta, delta_image, delta_row, B, B_image, B_row, C, C_image, C_row, z, z_image, z_row,
-    A, D, bias, first, out, last, starts, l, d, n,
-    SOFTPLUS: tl.constexpr, EVERY: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr,
-):  # fmt: skip
-    image, _, channel, state, tile, in_d, in_n, in_tile = _place(d, n, WIDTH, STATES)
-    decay = tl.load(A + tile, in_tile, 0.0) * LOG2E
-    h = tl.zeros((WIDTH, STATES), tl.float32)
-    if first is not None:
-        h = tl.load(first + image * d * n + tile, in_tile, 0.0)
-    shift = tl.zeros((WIDTH,), tl.float32)
-    if bias is not None:
-        shift = tl.load(bias + channel, in_d, 0.0)
-    skip = tl.zeros((WIDTH,), tl.float32)
-    if D is not None:
-        skip = tl.load(D + channel, in_d, 0.0)
-
-    for token in tl.range(0, l, num_stages=STAGES):
-        t = tl.cast(token, tl.int64)
-        if starts is not None:  # noqa: SIM102 (Triton would evaluate both sides of an `and`)
-            if token % EVERY == 0:
-                tl.store(starts + (image * tl.cdiv(l, EVERY) + t // EVERY) * d * n + tile, h, in_tile)
-        x = _row(u, image * u_image + t * u_row, channel, in_d)
-        dt = _row(delta, image * delta_image + t * delta_row, channel, in_d) + shift
-        if SOFTPLUS:
-            dt = _softplus(dt)
-        b = _row(B, image * B_image + t * B_row, state, in_n)
-        c = _row(C, image * C_image + t * C_row, state, in_n)
-        h = tl.exp2(dt[:, None] * decay) * h + (dt * x)[:, None] * b[None, :]
-        y = tl.sum(h * c[None, :], 1) + skip * x
-        if z is not None:
-            gate = _row(z, image * z_image + t * z_row, channel, in_d)
-            y *= gate * _sigmoid(gate)
-        tl.store(out + (image * l + t) * d + channel, y.to(out.dtype.element_ty), in_d)
-    tl.store(last + image * d * n + tile, h, in_tile)
-
-
-# The adjoint, with a_t the decay of token t and g_t the gradient of its state:
-#   g_t = dy_t C_t + a_(t+1) g_(t+1);  dC_t += dy_t h_t;  dB_t += g_t dt_t u_t
-#   d(dt_t u_t) = sum g_t B_t;  q = g_t a_t h_(t-1);  d(dt_t) = sum q A;  dA += q dt_t
-@triton.jit
-def _backward(
-    u, u_image, u_row, delta, delta_image, delta_row, B, B_image, B_row, C, C_image, C_row, z, z_image, z_row,
-    dout, dout_image, dout_row, A, D, bias, starts, dlast, scratch,
-    du, ddelta, dz, dA, dB, dC, dD, dbias, l, d, n,
-    SOFTPLUS: tl.constexpr, EVERY: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr,
-):  # fmt: skip
-    image, block, channel, state, tile, in_d, in_n, in_tile = _place(d, n, WIDTH, STATES)
-    images = tl.num_programs(0) // tl.cdiv(d, WIDTH)
-    part = (tl.cast(block, tl.int64) * images + image) * l  # of dB and dC
-    local = tl.arange(0, WIDTH)[:, None] * STATES + state[None, :]
-    scratch += tl.cast(tl.program_id(0), tl.int64) * (EVERY * WIDTH * STATES)
-    decay = tl.load(A + tile, in_tile, 0.0) * LOG2E
-    shift = tl.zeros((WIDTH,), tl.float32)
-    if bias is not None:
-        shift = tl.load(bias + channel, in_d, 0.0)
-    skip = tl.zeros((WIDTH,), tl.float32)
-    if D is not None:
-        skip = tl.load(D + channel, in_d, 0.0)
-    g = tl.load(dlast + image * d * n + tile, in_tile, 0.0)
-    sum_A = tl.zeros((WIDTH, STATES), tl.float32)
-    sum_D = tl.zeros((WIDTH,), tl.float32)
-    sum_bias = tl.zeros((WIDTH,), tl.float32)
-
-    chunks = tl.cdiv(l, EVERY)
-    for turn in range(chunks):
-        chunk = tl.cast(chunks - 1 - turn, tl.int64)
-        tokens = tl.minimum(l - (chunks - 1 - turn) * EVERY, EVERY)
-        h = tl.load(starts + (image * chunks + chunk) * d * n + tile, in_tile, 0.0)
-        for i in tl.range(0, tokens, num_stages=STAGES):
-            t = chunk * EVERY + i
-            tl.store(scratch + i * (WIDTH * STATES) + local, h)
-            x = _row(u, image * u_image + t * u_row, channel, in_d)
-            dt = _row(delta, image * delta_image + t * delta_row, channel, in_d) + shift
-            if SOFTPLUS:
-                dt = _softplus(dt)
-            b = _row(B, image * B_image + t * B_row, state, in_n)
-            h = tl.exp2(dt[:, None] * decay) * h + (dt * x)[:, None] * b[None, :]
-        tl.debug_barrier()  # another thread may read what this one wrote
-
-        for back in tl.range(0, tokens, num_stages=STAGES):
-            i = tokens - 1 - back
-            t = chunk * EVERY + i
-            before = tl.load(scratch + i * (WIDTH * STATES) + local)
-            x = _row(u, image * u_image + t * u_row, channel, in_d)
-            raw = _row(delta, image * delta_image + t * delta_row, channel, in_d) + shift
-            dt = raw
-            if SOFTPLUS:
-                dt = _softplus(raw)
-            b = _row(B, image * B_image + t * B_row, state, in_n)
-            c = _row(C, image * C_image + t * C_row, state, in_n)
-            dy = _row(dout, image * dout_image + t * dout_row, channel, in_d)
-            at = (image * l + t) * d + channel
-            if z is not None:
-                gate = _row(z, image * z_image + t * z_row, channel, in_d)
-                open_ = _sigmoid(gate)
-                y = tl.sum(h * c[None, :], 1) + skip * x
-                tl.store(dz + at, (dy * y * open_ * (1.0 + gate * (1.0 - open_))).to(dz.dtype.element_ty), in_d)
-                dy *= gate * open_
-
-            a = tl.exp2(dt[:, None] * decay)
-            g += dy[:, None] * c[None, :]
-            tl.store(dC + (part + t) * n + state, tl.sum(dy[:, None] * h, 0), in_n)
-            tl.store(dB + (part + t) * n + state, tl.sum(g * (dt * x)[:, None], 0), in_n)
-            d_in = tl.sum(g * b[None, :], 1)
-            g *= a
-            q = g * before
-            sum_A += q * dt[:, None]
-            d_step = tl.sum(q * decay, 1) / LOG2E + x * d_in
-            if SOFTPLUS:
-                d_step *= _sigmoid(raw)
-            tl.store(du + at, (dt * d_in + skip * dy).to(du.dtype.element_ty), in_d)
-            tl.store(ddelta + at, d_step.to(ddelta.dtype.element_ty), in_d)
-            sum_D += dy * x
-            sum_bias += d_step
-            h = before
-        tl.debug_barrier()  # the next chunk overwrites the scratch buffer
-    tl.store(dA + image * d * n + tile, sum_A, in_tile)
-    tl.store(dD + image * d + channel, sum_D, in_d)
-    tl.store(dbias + image * d + channel, sum_bias, in_d)
-
-
-def _tile(n: int, elements: int) -> tuple[int, int]:
-    """Channels and (padded) states of a program."""
+def _plan(u: Tensor, n: int) -> _Plan:
+    b, l, d = u.shape
     states = 1 << (n - 1).bit_length()
-    return min(elements // states, _MOST_CHANNELS), states
+    width = min(_TILE // states, _MOST_CHANNELS, max(4, 1 << (d - 1).bit_length()))
+    programs = b * -(-d // width)
+    processors = _multiprocessors(u.device)
+    segments = 1 if programs >= _ENOUGH * processors else -(-_WANTED * processors // programs)
+    span = -(-max(-(-l // segments), _SHORTEST) // CHUNK) * CHUNK
+    return _Plan(programs, -(-l // span), span, width, states)
 
 
-def _blocks(d: int, width: int) -> int:
-    return (d + width - 1) // width
+def _scan(u: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None, delta_softplus: bool) -> _Scan:
+    (_, l, d), n = u.shape, A.shape[1]
+    plan = _plan(u, n)
+    constants = {"d": d, "n": n, "WIDTH": plan.width, "STATES": plan.states}
+    constants |= {"SOFTPLUS": delta_softplus, "EVEN": l % CHUNK == 0, "CHUNK": CHUNK}
+    transposed = packed(A.mT)
+    assert transposed is not None  # as A is there
+    return _Scan(plan, constants, transposed, packed(D), packed(bias))
 
 
-def _rows(x: Tensor | None) -> tuple[Tensor | None, int, int]:
-    """A kernel's three arguments for a (b, l, ...) tensor; a copy only where its last dimension has gaps."""
-    if x is None:
-        return None, 0, 0
-    x = unit_stride(x)
-    return x, x.stride(0), x.stride(1)
+def _rows(*tensors: Tensor | None) -> tuple[Tensor | int | None, ...]:
+    """A kernel's two arguments for each (b, l, ...) tensor; a copy only where its last dimension has gaps."""
+    found: list[Tensor | int | None] = []
+    for x in tensors:
+        found += (None, 0) if x is None else (unit_stride(x), unit_stride(x).stride(0))
+    return tuple(found)
+
+
+def _row_strides(**tensors: Tensor | None) -> dict[str, int]:
+    """Distances between rows under the names that the kernels have for them."""
+    return {f"{name}_ROW": 0 if x is None else unit_stride(x).stride(1) for name, x in tensors.items()}
+
+
+def _entries(
+    scan: _Scan, x: Tensor, delta: Tensor, M: Tensor, z: Tensor | None, first: Tensor | None, *, reverse: bool
+) -> Tensor | None:
+    """What each segment is given, (b, segments, n, d); None for nothing.
+
+    Args:
+        scan: The scan.
+        x: u, or in reverse the gradient of the output, (b, l, d).
+        delta: (b, l, d).
+        M: B, or in reverse C, (b, l, n).
+        z: The gate in reverse, or None.
+        first: What the segment is given that begins, (b, n, d); None for nothing.
+        reverse: From the last token to the first.
+    """
+    (b, l, d), plan = x.shape, scan.plan
+    if plan.segments == 1:
+        return first
+    shape = (b, plan.segments, scan.constants["n"], d)
+    ends, entries = x.new_empty(shape, dtype=torch.float32), x.new_empty(shape, dtype=torch.float32)
+    sums = x.new_empty((b, plan.segments, d), dtype=torch.float32)
+    scan_kernels.carry[(plan.programs, plan.segments - 1)](
+        *_rows(x, delta, M, z), scan.A, scan.bias, ends, sums, l, plan.span,
+        **_row_strides(X=x, DELTA=delta, M=M, Z=z), **scan.constants, REVERSE=int(reverse), **_LAUNCH,
+    )  # fmt: skip
+    tile = {name: scan.constants[name] for name in ("d", "n", "WIDTH", "STATES")}
+    scan_kernels.join[(plan.programs,)](
+        ends, sums, scan.A, first, entries, plan.segments, **tile, REVERSE=int(reverse), **_LAUNCH
+    )
+    return entries
 
 
 def _starts_shape(u: Tensor, A: Tensor) -> tuple[int, int, int, int]:
-    return u.shape[0], (u.shape[1] + EVERY - 1) // EVERY, u.shape[2], A.shape[1]
+    return u.shape[0], (u.shape[1] + CHUNK - 1) // CHUNK, A.shape[1], u.shape[2]
 
 
 @torch.library.custom_op("dacesr::selective_scan_triton", mutates_args=())
@@ -225,16 +148,18 @@ def scan_op(
     """Return out (b, l, d) in u's type, the last state (b, d, n) and the kept states (empty unless asked for)."""
     (b, l, d), n = u.shape, A.shape[1]
     out = u.new_empty((b, l, d))
-    last = u.new_empty((b, d, n), dtype=torch.float32)
+    last = u.new_empty((b, n, d), dtype=torch.float32)
     starts = u.new_empty(_starts_shape(u, A) if keep_states else (0,), dtype=torch.float32)
-    width, states = _tile(n, _FORWARD_TILE)
+    scan = _scan(u, A, D, delta_bias, delta_softplus)
+    first = None if initial_state is None else packed(initial_state.mT)
     with torch.cuda.device_of(u):
-        _forward[(b * _blocks(d, width),)](
-            *_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z),
-            *map(packed, (A, D, delta_bias, initial_state)), out, last, starts if keep_states else None, l, d, n,
-            SOFTPLUS=delta_softplus, EVERY=EVERY, WIDTH=width, STATES=states, **_LAUNCH,
+        entries = _entries(scan, u, delta, B, None, first, reverse=False)
+        scan_kernels.forward[(scan.plan.programs, scan.plan.segments)](
+            *_rows(u, delta, B, C, z), scan.A, scan.D, scan.bias, entries, out, last,
+            starts if keep_states else None, l, scan.plan.span,
+            **_row_strides(U=u, DELTA=delta, B=B, C=C, Z=z), **scan.constants, **_LAUNCH,
         )  # fmt: skip
-    return out, last, starts
+    return out, last.mT, starts
 
 
 @scan_op.register_fake
@@ -242,7 +167,7 @@ def _(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, keep_s
     b, l, d = u.shape
     return (
         u.new_empty((b, l, d)),
-        u.new_empty((b, d, A.shape[1]), dtype=torch.float32),
+        u.new_empty((b, A.shape[1], d), dtype=torch.float32).mT,
         u.new_empty(_starts_shape(u, A) if keep_states else (0,), dtype=torch.float32),
     )
 
@@ -264,21 +189,22 @@ def scan_backward_op(
 ) -> list[Tensor]:
     """Return the gradients of u, delta, A, B, C, D, z and delta_bias (those of absent inputs are empty or unused)."""
     (b, l, d), n = u.shape, A.shape[1]
-    width, states = _tile(n, _BACKWARD_TILE)
-    blocks = _blocks(d, width)
+    scan = _scan(u, A, D, delta_bias, delta_softplus)
+    plan = scan.plan
     du, ddelta, dz = u.new_empty((b, l, d)), delta.new_empty((b, l, d)), None if z is None else z.new_empty((b, l, d))
-    dA, dD, dbias, dB, dC, scratch = (
+    places, blocks = b * plan.segments, plan.programs // b
+    dA, dD, dbias, dB, dC = (
         u.new_empty(shape, dtype=torch.float32)
-        for shape in ((b, d, n), (b, d), (b, d), *2 * [(blocks, b, l, n)], (b * blocks, EVERY, width, states))
+        for shape in ((places, n, d), (places, d), (places, d), *2 * [(blocks, b, l, n)])
     )
     with torch.cuda.device_of(u):
-        _backward[(b * blocks,)](
-            *_rows(u), *_rows(delta), *_rows(B), *_rows(C), *_rows(z), *_rows(dout),
-            *map(packed, (A, D, delta_bias)), starts, packed(dlast), scratch,
-            du, ddelta, dz, dA, dB, dC, dD, dbias, l, d, n,
-            SOFTPLUS=delta_softplus, EVERY=EVERY, WIDTH=width, STATES=states, **_LAUNCH,
+        exits = _entries(scan, dout, delta, C, z, packed(dlast.mT), reverse=True)
+        scan_kernels.backward[(plan.programs, plan.segments)](
+            *_rows(u, delta, B, C, z, dout), scan.A, scan.D, scan.bias, starts, exits,
+            du, ddelta, dz, dA, dB, dC, dD, dbias, l, plan.span,
+            **_row_strides(U=u, DELTA=delta, B=B, C=C, Z=z, DOUT=dout), **scan.constants, **_LAUNCH,
         )  # fmt: skip
-    return gradients((u, delta, A, B, C, D, z, delta_bias), (du, ddelta, dz), (dA, dB, dC, dD, dbias))
+    return gradients((u, delta, A, B, C, D, z, delta_bias), (du, ddelta, dz), (dA.mT, dB, dC, dD, dbias))
 
 
 scan_backward_op.register_fake(fake_gradients)
