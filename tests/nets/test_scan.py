@@ -258,6 +258,17 @@ def test_auto_falls_back_where_native_cannot_help():
     assert selective_scan(**double).dtype == torch.float64
 
 
+@pytest.mark.parametrize("backend", FAST)
+def test_autocast_changes_nothing(backend):
+    inputs = draw(1, 5, 40, 3)
+    plain = differentiate(inputs, backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, last, grads = differentiate(inputs, backend)
+    assert torch.equal(y, plain[0])
+    assert torch.equal(last, plain[1])
+    assert [name for name, grad in grads.items() if not torch.equal(grad, plain[2][name])] == []
+
+
 def test_mamba_ssm_is_called_as_it_wants_to_be(monkeypatch):
     """Its kernel takes channel-first tensors of one type, and fp32 for D and the bias; here the reference stands in."""
 

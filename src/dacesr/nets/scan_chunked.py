@@ -118,7 +118,8 @@ def selective_scan_chunked(
         dt = F.softplus(dt)
     none = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])
     state = none if initial_state is None else initial_state.to(work)
-    y, last = _Scan.apply(dt, dt * x, A.to(work), B_, C_, state)  # pyright: ignore[reportGeneralTypeIssues]
+    with torch.autocast(u.device.type, enabled=False):  # which would take products of matrices in half precision
+        y, last = _Scan.apply(dt, dt * x, A.to(work), B_, C_, state)  # pyright: ignore[reportGeneralTypeIssues]
     if D is not None:
         y = y + D.to(work) * x
     if z is not None:
