@@ -76,6 +76,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return _Scan._gradients(ctx, *grads)
+
+    @staticmethod
+    def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         dt, x, A, B, C, starts = ctx.saved_tensors
         dy, carry = grads
         d_dt, d_x, dB, dC = (torch.empty_like(t) for t in (dt, x, B, C))
