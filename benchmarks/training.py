@@ -24,7 +24,7 @@ from dacesr.dataset import Batches, Photographs, Source
 from dacesr.drawings import Drawings
 from dacesr.memory import keep_freed_memory
 from dacesr.nets.restorer import Restorer, RestorerConfig
-from dacesr.train.restorer import ruin
+from dacesr.train.scenes import ruin
 
 SPACES = {"dasr": 1.0}
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dacesr import image
 from dacesr.image import read
-from dacesr.imresize import imresize, resize_weights
+from dacesr.imresize import MODES, imresize, resize_matrices, resize_weights
 
 with np.load(Path(__file__).parent / "fixtures" / "primitives.npz") as recorded:
     REFERENCE = {key: torch.from_numpy(recorded[key]).movedim(-1, 0)[None] for key in recorded if key.startswith("im")}
@@ -103,6 +103,26 @@ def test_nearest_equals_interpolate(inputs, outputs):
     x = torch.arange(float(inputs))
     expected = F.interpolate(x[None, None, :], size=outputs, mode="nearest")[0, 0]
     assert torch.equal(resize_weights(inputs, outputs, "nearest") @ x, expected)
+
+
+@pytest.mark.parametrize("modes", [MODES, ("area",) * 4, ("bilinear", "nearest", "bicubic", "bicubic")])
+def test_matrices_made_together_equal_single_ones(modes):
+    inputs, outputs = [9, 30, 17, 1], [21, 7, 17, 5]
+    together = resize_matrices(inputs, outputs, modes, (24, 33))
+    assert together.shape == (4, 24, 33)
+    for found, before, after, mode in zip(together, inputs, outputs, modes, strict=True):
+        assert torch.equal(found[:after, :before], resize_weights(before, after, mode))
+        assert found.count_nonzero() == found[:after, :before].count_nonzero()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_matrices_made_on_a_gpu_equal_those_of_the_cpu():
+    inputs, outputs = [9, 130, 17, 1], [21, 37, 17, 5]
+    arguments = (inputs, outputs, MODES, (37, 130))
+    found = resize_matrices(*arguments, "cuda")
+    assert torch.equal(found, resize_matrices(*arguments, "cuda"))
+    torch.testing.assert_close(found.cpu(), resize_matrices(*arguments), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "mode"), [(4, 0, "area"), (4, 2, "lanczos")])

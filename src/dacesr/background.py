@@ -1,4 +1,4 @@
-"""Steps made in a background thread before they are asked for."""
+"""Steps made in background threads before they are asked for."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,27 +8,28 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def prefetch(make: Callable[[int], T], start: int, end: int, ahead: int = 2) -> Iterator[T]:
-    """What `make` gives for start to end - 1 in order, made in a background thread.
+def prefetch(make: Callable[[int], T], start: int, end: int, ahead: int = 2, threads: int = 1) -> Iterator[T]:
+    """What `make` gives for start to end - 1 in order, made in background threads.
 
-    An error of the thread is raised here, in the place of its step. Closing the iterator ends the thread.
+    An error of a thread is raised here, in the place of its step. Closing the iterator ends the threads.
 
     Args:
-        make: Called with each number, by that thread alone.
+        make: Called with each number, in order if by one thread, by those threads alone.
         start: First number.
         end: The one after the last.
         ahead: How many are made before they are asked for, at least 1.
+        threads: How many make them, at least 1.
 
     Raises:
-        ValueError: `ahead` is not positive.
+        ValueError: `ahead` or `threads` is not positive.
     """
-    if ahead < 1:
-        raise ValueError(f"ahead should be at least 1, not {ahead}")
-    return _prefetch(make, start, end, ahead)
+    if min(ahead, threads) < 1:
+        raise ValueError(f"ahead should be at least 1, not {ahead}, and threads too, not {threads}")
+    return _prefetch(make, start, end, ahead, threads)
 
 
-def _prefetch(make: Callable[[int], T], start: int, end: int, ahead: int) -> Iterator[T]:
-    thread = ThreadPoolExecutor(1, "batches")
+def _prefetch(make: Callable[[int], T], start: int, end: int, ahead: int, threads: int) -> Iterator[T]:
+    thread = ThreadPoolExecutor(threads, "batches")
     try:
         waiting: deque[Future[T]] = deque()
         waiting.extend(thread.submit(make, i) for i in range(start, min(start + ahead, end)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,14 +23,15 @@ _PLAIN = ("srgb", "b-w")  # interpretations of libvips whose 8-bit values are ta
 class PictureFiles:
     """Picture files of which crops are taken: the first ones from memory, as many as fit, the others from the file.
 
-    Which are kept depends on the list alone, so that a file cut short is met in the same way in every run.
+    Which are kept depends on the list alone, so that a file cut short is met in the same way in every run. Several
+    threads may take crops.
     """
 
     def __init__(self, paths: Sequence[Path], cache_bytes: int) -> None:
         """Read the headers of the files that fit into memory."""
         self.paths = list(paths)
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept: dict[int, Tensor] = {}
         self._errors: dict[int, ImageError] = {}
         self._fitting = 0
         total = 0
@@ -40,6 +42,7 @@ class PictureFiles:
             if total > cache_bytes:
                 break
             self._fitting = item + 1
+        self._decoding = [threading.Lock() for _ in range(self._fitting)]
 
     def size(self, item: int) -> tuple[int, int]:
         """Height and width, upright.
@@ -53,21 +56,28 @@ class PictureFiles:
         return self._sizes[item]
 
     def crop(self, item: int, top: int, left: int, size: int) -> Tensor:
-        """A square of `size` pixels a side, uint8 (3, size, size).
+        """A square of `size` pixels a side, uint8 (3, size, size), a view of the kept picture: not to be written to.
 
         Raises:
             ImageError: The file is damaged, as far as it is decoded.
         """
         if item >= self._fitting:
             return _to_tensor(_part(self.paths[item], self._open(item), top, left, size))
-        if item not in self._kept:
-            picture = self._open(item)
-            try:
-                self._kept[item] = _to_8_bit(picture)
-            except ImageError as error:
-                self._errors[item] = error
-                raise
-        return _to_tensor(self._kept[item][top : top + size, left : left + size])
+        whole = self._kept.get(item)
+        if whole is None:
+            with self._decoding[item]:
+                whole = self._kept[item] = self._kept[item] if item in self._kept else self._decoded(item)
+        return whole[:, top : top + size, left : left + size].expand(3, size, size)
+
+    def _decoded(self, item: int) -> Tensor:
+        """The whole picture, (1 or 3, h, w) uint8."""
+        picture = self._open(item)
+        try:
+            pixels = _to_8_bit(picture)
+        except ImageError as error:
+            self._errors[item] = error
+            raise
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def _open(self, item: int) -> Picture:
         """Open a file, unless that or its decoding as a whole has failed before."""

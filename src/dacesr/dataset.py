@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from dacesr.background import prefetch
 from dacesr.crops import existing, list_pictures
 from dacesr.degradation import recipe
 from dacesr.image import ImageError, read
+from dacesr.imresize import upload
 from dacesr.sources import Mixture, Pairs, Photographs, Sample, Source, sample_generator
 
 __all__ = [
@@ -62,6 +64,7 @@ class Batches:
         processes: int = 1,
         flip: bool = True,
         transpose: bool = False,
+        pinned: bool = False,
     ) -> None:
         """Only keep the arguments.
 
@@ -76,6 +79,7 @@ class Batches:
             processes: Their number.
             flip: Mirror every other sample left to right.
             transpose: Swap rows and columns of every other sample.
+            pinned: Make batches in memory that CUDA copies from without waiting.
 
         Raises:
             ValueError: A number is impossible.
@@ -88,7 +92,7 @@ class Batches:
         self._batch, self._seed = batch, seed
         self.period = max(1, samples // (batch * processes)) if samples else 0
         self._rank, self._processes = rank, processes
-        self._flip, self._transpose = flip, transpose
+        self._flip, self._transpose, self._pinned = flip, transpose, pinned
 
     def batch(self, iteration: int) -> Batch:
         """The batch of an iteration.
@@ -102,11 +106,17 @@ class Batches:
         generators = [sample_generator(self._seed, first + j) for j in range(self._batch)]
         size = self._size(iteration)
         samples = [self._turned(size, generator) for generator in generators]
-        small = [sample.lr for sample in samples if sample.lr is not None]
+        small = [lr for _, lr in samples if lr is not None]
         if len(small) not in (0, len(samples)):
             raise ValueError(f"{len(small)} of {len(samples)} samples are pairs, and the others are to be degraded")
-        gt = torch.stack([sample.gt for sample in samples])
-        return Batch(gt, torch.stack(small) if small else None, generators)
+        return Batch(self._stacked([gt for gt, _ in samples]), self._stacked(small) if small else None, generators)
+
+    def _stacked(self, pictures: list[np.ndarray]) -> Tensor:
+        """One batch of pictures of one size; each is copied once, whatever view it is."""
+        batch = torch.empty(len(pictures), *pictures[0].shape, dtype=torch.uint8, pin_memory=self._pinned)
+        for place, picture in zip(batch.numpy(), pictures, strict=True):
+            np.copyto(place, picture)
+        return batch
 
     def prefetch(self, start: int, end: int, ahead: int = 2) -> Iterator[Batch]:
         """Batches start to end - 1 in order, made in a background thread; see `background.prefetch`."""
@@ -120,15 +130,17 @@ class Batches:
         generator = sample_generator(~self._seed, iteration)
         return low + int(torch.randint((high - low) // self._multiple + 1, (), generator=generator)) * self._multiple
 
-    def _turned(self, size: int, generator: torch.Generator) -> Sample:
+    def _turned(self, size: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """`gt` and `lr` of a sample, as views where nothing else is needed."""
         sample = self._source.sample(size, generator)
         mirror, swap = (torch.rand(2, generator=generator) < 0.5).tolist()
-        gt, lr = sample
-        if self._flip and mirror:
-            gt, lr = gt.flip(-1), None if lr is None else lr.flip(-1)
-        if self._transpose and swap:
-            gt, lr = gt.mT, None if lr is None else lr.mT
-        return Sample(gt, lr)
+
+        def turned(picture: Tensor) -> np.ndarray:
+            pixels = picture.numpy()
+            pixels = pixels[..., ::-1] if self._flip and mirror else pixels
+            return pixels.swapaxes(-1, -2) if self._transpose and swap else pixels
+
+        return turned(sample.gt), None if sample.lr is None else turned(sample.lr)
 
 
 class PairPool:
@@ -174,7 +186,7 @@ class PairPool:
             self._filled = end
             return tensors
         generator = sample_generator(self._seed, iteration)
-        chosen = torch.randperm(self._size, generator=generator)[:count].to(tensors[0].device)
+        chosen = upload(torch.randperm(self._size, generator=generator)[:count], tensors[0].device)
         leaving = tuple(held[chosen] for held in self._held)
         for held, tensor in zip(self._held, tensors, strict=True):
             held[chosen] = tensor.detach()

@@ -5,6 +5,7 @@ be in memory changes it.
 """
 
 import re
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,7 +25,10 @@ _MASK = 2**64 - 1
 
 
 class Sample(NamedTuple):
-    """What a source yields: `gt` uint8 (3, size, size) RGB; `lr` uint8 (3, size // scale, size // scale) or None."""
+    """What a source yields: `gt` uint8 (3, size, size) RGB; `lr` uint8 (3, size // scale, size // scale) or None.
+
+    Both may be views of pictures that the source keeps: they are not to be written to.
+    """
 
     gt: Tensor
     lr: Tensor | None
@@ -74,6 +78,7 @@ class _Folder(ABC):
         self._name, self._count = name, count
         self._warn = warn or warnings.warn
         self._met: set[int] = set()
+        self._telling = threading.Lock()
 
     def __len__(self) -> int:
         return self._count
@@ -103,16 +108,17 @@ class _Folder(ABC):
         """A sample of an item, or ImageError or _TooSmall where it cannot be used."""
 
     def _report(self, item: int, error: Exception) -> None:
-        if item in self._met:
-            return
-        self._met.add(item)
-        if isinstance(error, _TooSmall):
-            self.too_small += 1
-            if self.too_small == 1:
-                self._warn(f"{error}; it is skipped, and others like it")
-        else:
-            self.skipped += 1
-            self._warn(f"{error}; it is skipped")
+        with self._telling:
+            if item in self._met:
+                return
+            self._met.add(item)
+            if isinstance(error, _TooSmall):
+                self.too_small += 1
+                if self.too_small == 1:
+                    self._warn(f"{error}; it is skipped, and others like it")
+            else:
+                self.skipped += 1
+                self._warn(f"{error}; it is skipped")
 
 
 class Photographs(_Folder):

@@ -75,6 +75,16 @@ def test_a_quality_for_each_picture():
     assert torch.equal((together * 255).round() / 255, together)
 
 
+def test_pictures_of_sizes_of_their_own():
+    """Those that end at a whole block too, where chroma is not to be mixed with the filling's."""
+    x, sizes = read(EXAMPLES / "lake.jpg")[..., :48, :70].repeat(4, 1, 1, 1), [(48, 70), (32, 48), (17, 33), (16, 5)]
+    qualities = torch.tensor([20.0, 30, 60, 10])
+    together = jpeg(x, qualities, sizes)
+    for i, (height, width) in enumerate(sizes):
+        alone = jpeg(x[i : i + 1, :, :height, :width], qualities[i].item())
+        torch.testing.assert_close(together[i : i + 1, :, :height, :width], alone, rtol=0, atol=1e-6)
+
+
 def test_lower_qualities_lose_more():
     with np.load(FIXTURE) as recorded:
         x = torch.from_numpy(recorded["im"]).permute(2, 0, 1)[None] / 255
@@ -104,3 +114,16 @@ def test_gradients_follow_a_step_in_brightness():
 def test_impossible_calls_are_told(shape, quality, words):
     with pytest.raises(ValueError, match=words):
         jpeg(torch.zeros(shape), quality)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives():
+    """But for roundings that fall otherwise now and then."""
+    x, qualities = read(EXAMPLES / "house.jpg")[..., :150, :133].repeat(3, 1, 1, 1), torch.tensor([10.0, 60, 95])
+    sizes = [(150, 133), (64, 80), (33, 17)]
+    found, expected = jpeg(x.cuda(), qualities, sizes).cpu(), jpeg(x, qualities, sizes)
+    for i, (height, width) in enumerate(sizes):
+        errors = (255 * (found - expected))[i, :, :height, :width].abs()
+        assert (errors > 0.5).float().mean() < 0.01
+    assert torch.equal(jpeg(x.cuda(), qualities.cuda(), sizes), jpeg(x.cuda(), qualities, sizes))

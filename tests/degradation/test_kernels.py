@@ -72,6 +72,31 @@ def test_sinc_passes_low_frequencies_and_stops_high_ones():
     assert response[radius > cutoff + 0.3].max() < 0.1
 
 
+def test_kernels_made_together_equal_single_ones():
+    """Up to the order of the sums, where zeros lie around."""
+    shapes = [
+        kernels.Shape("gaussian", 7, 1.2, 0.4, 0.3),
+        kernels.Shape("sinc", 21, cutoff=1.9),
+        kernels.Shape("plateau", 13, 2.0, 0.7, -1.0, 1.4),
+        kernels.Shape("gaussian", 21, 0.2, 3.0, 2.0),
+        kernels.Shape("generalized", 9, 1.0, 1.0, 0.0, 0.6),
+        kernels.Shape("sinc", 9, cutoff=3.1),
+    ]
+    singles = [
+        kernels.gaussian(7, 1.2, 0.4, 0.3),
+        kernels.sinc(1.9, 21),
+        kernels.plateau(13, 2.0, 0.7, -1.0, 1.4),
+        kernels.gaussian(21, 0.2, 3.0, 2.0),
+        kernels.generalized_gaussian(9, 1.0, 1.0, 0.0, 0.6),
+        kernels.sinc(3.1, 9),
+    ]
+    together = kernels.stack(shapes)
+    assert together.shape == (6, 21, 21)
+    assert together.dtype == torch.float32
+    for found, single in zip(together, singles, strict=True):
+        torch.testing.assert_close(found, kernels.pad(single, 21), rtol=1e-6, atol=1e-8)
+
+
 def test_padding_puts_zeros_around():
     padded = kernels.sinc(2.0, 7, pad_to=11)
     assert padded.shape == (11, 11)

@@ -12,6 +12,19 @@ from dacesr.degradation import kernels, ops
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "primitives.npz"
 SIZES = [(20, 30), (13, 11), (5, 30), (1, 1)]  # on a canvas of 20 x 30
+DEVICE = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
 
 
 def recorded(*names):
@@ -28,8 +41,8 @@ def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def generators(count):
-    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+def generators(count, device="cpu"):
+    return [torch.Generator(device).manual_seed(seed) for seed in range(count)]
 
 
 def alone(x, i, size):
@@ -61,8 +74,9 @@ def test_resize_equals_interpolate(mode, size):
 # --- pictures of different sizes in one batch
 
 
-def test_a_ragged_blur_equals_single_ones():
-    x = rand(4, 3, 20, 30)
+@DEVICE
+def test_a_ragged_blur_equals_single_ones(device):
+    x = rand(4, 3, 20, 30).to(device)
     blurs = [kernels.gaussian(k, 1.5, 0.6, 0.4) for k in (21, 7, 9, 7)]
     batch = torch.stack([kernels.pad(kernel, 21) for kernel in blurs])
     together = ops.filter2d(x, batch, SIZES, [kernel.shape[-1] // 2 for kernel in blurs])
@@ -78,8 +92,9 @@ def test_zeros_around_a_kernel_change_nothing_near_the_edge():
     torch.testing.assert_close(padded, ops.filter2d(x, kernel), rtol=0, atol=1e-6)
 
 
-def test_a_ragged_resize_equals_single_ones():
-    x = rand(4, 3, 20, 30)
+@DEVICE
+def test_a_ragged_resize_equals_single_ones(device):
+    x = rand(4, 3, 20, 30).to(device)
     targets, modes = [(7, 9), (26, 20), (5, 31), (3, 2)], ["area", "bicubic", "bilinear", "nearest"]
     together = ops.resize(x, targets, modes, SIZES)
     assert together.shape == (4, 3, 26, 31)
@@ -89,22 +104,16 @@ def test_a_ragged_resize_equals_single_ones():
     assert together[0, :, 7:].abs().max() == 0
 
 
+@DEVICE
 @pytest.mark.parametrize("add", [ops.gaussian_noise, ops.poisson_noise])
-def test_ragged_noise_equals_single_noise(add):
-    x, level, gray = rand(4, 3, 20, 30), torch.tensor([0.02, 0.1, 0.5, 1]), torch.tensor([False, True, False, True])
-    together = add(x, level, gray, generators(4), SIZES)
+def test_ragged_noise_equals_single_noise(add, device):
+    x, level = rand(4, 3, 20, 30).to(device), torch.tensor([0.02, 0.1, 0.5, 1])
+    gray = torch.tensor([False, True, False, True])
+    together = add(x, level, gray, generators(4, device), SIZES)
     for i, size in enumerate(SIZES):
-        single = add(alone(x, i, size), level[i : i + 1], gray[i : i + 1], generators(4)[i : i + 1])
+        single = add(alone(x, i, size), level[i : i + 1], gray[i : i + 1], generators(4, device)[i : i + 1])
         assert torch.equal(alone(together, i, size), single)
     assert torch.equal(together[1, :, 13:], x[1, :, 13:])
-
-
-def test_extending_repeats_the_edge_of_each_picture():
-    x = torch.arange(12.0).reshape(1, 1, 3, 4).expand(2, 1, 3, 4)
-    found = ops.extend(x, 1, [(3, 4), (2, 2)])
-    assert found[1, 0].tolist() == [[0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], *[[4, 4, 5, 5, 5, 5]] * 3]
-    assert torch.equal(found[:1], F.pad(x[:1], (1,) * 4, mode="replicate"))
-    assert ops.extend(x, 0) is x
 
 
 # --- blur

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dacesr.nets import conv_native, mamba, scan_native
 from dacesr.nets.mamba import (
@@ -191,6 +192,28 @@ def test_gradients_of_the_delta_projection_are_those_of_a_linear_layer():
     assert torch.equal(layer(x), F.linear(x, layer.weight))
 
 
+@pytest.mark.parametrize("wanted", ["x", "weight"])
+def test_the_delta_projection_makes_only_gradients_that_are_wanted(wanted):
+    layer, x = DeltaProjection(3, 10), torch.randn(2, 7, 3)
+    layer.weight.requires_grad_(wanted == "weight")
+    x.requires_grad_(wanted == "x")
+    out = layer(x).sum()
+    with ProductCounter() as products:
+        out.backward()
+    assert products.count == 1
+    assert (x.grad is None, layer.weight.grad is None) == (wanted == "weight", wanted == "x")
+
+
+class ProductCounter(TorchDispatchMode):
+    """How many products of matrices there are."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket == torch.ops.aten.mm
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_token_sees_only_tokens_before_it():
     mixer = make_mixer()
     tokens = torch.randn(1, 12, 8)
@@ -300,3 +323,20 @@ def test_a_sequence_in_parts_equals_the_whole(monkeypatch):
         monkeypatch.setattr(mamba, "PART", part)
         with torch.no_grad():
             torch.testing.assert_close(mixer(tokens), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("device", "parts"), [("cpu", 3), ("meta", 1)])  # a device that is no CPU
+def test_only_the_cpu_takes_a_sequence_in_parts(monkeypatch, device, parts):
+    taken = []
+
+    def mix(tokens, lead=0, state=None):
+        taken.append(tokens.shape[1] - lead)
+        return tokens[:, lead:], state
+
+    block = ViMM(mixer=make_mixer(), residual=True).to(device)
+    monkeypatch.setattr(mamba, "PART", 20)
+    monkeypatch.setattr(block.mixer, "mix", mix)
+    with torch.no_grad():
+        assert block(torch.empty(2, 50, 8, device=device)).shape == (2, 50, 8)
+    assert len(taken) == parts
+    assert sum(taken) == 50

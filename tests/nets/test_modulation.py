@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dacesr.nets.modulation import WHOLE, LearnedModulation, ReleaseModulation, resizing
+from dacesr.nets.modulation import WHOLE, Affine, LearnedModulation, ReleaseModulation, resizing, whole
 from dacesr.nets.restorer import RestorerConfig
 
 ALL = torch.tensor([WHOLE])
@@ -122,3 +122,18 @@ def test_resizing_adds_up_to_one_and_goes_on_beyond_the_ends():
     torch.testing.assert_close(matrix.sum(1), torch.ones(12))
     assert torch.equal(matrix[:2], torch.tensor([[1.0, 0, 0]] * 2))
     assert torch.equal(matrix[-2:], torch.tensor([[0, 0, 1.0]] * 2))
+
+
+def test_the_whole_is_made_on_its_device():
+    assert whole(torch.device("cpu")).tolist() == [list(WHOLE)]
+    assert whole(torch.device("meta")).device.type == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_scales_and_shifts_as_the_cpu_does():
+    x, scale, shift = torch.randn(3, 2, 20, 8)
+    found = Affine(scale.cuda(), shift.cuda())(x.cuda())
+    torch.testing.assert_close(found.cpu(), Affine(scale, shift)(x))
+    ends = torch.tensor([0.1, 0.3]), torch.tensor([0.6, 1.0])
+    torch.testing.assert_close(resizing(5, 17, *(end.cuda() for end in ends)).cpu(), resizing(5, 17, *ends))

@@ -1,11 +1,15 @@
 import json
 import os
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from weights_by_name import fill
 
 from dacesr.checkpoint import load_restorer
@@ -199,6 +203,36 @@ def test_an_input_that_is_no_rgb_image_is_an_error(shape):
         small()(torch.rand(shape))
 
 
+class OneDevice(TorchDispatchMode):
+    """Nothing is made on, or comes from, another device."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves((args, kwargs, out)):
+            assert not isinstance(x, torch.Tensor) or x.device.type == self.device, func
+        return out
+
+
+@pytest.mark.parametrize("windows", [True, False])
+@pytest.mark.parametrize("modulation", ["spatial", "global", "release"])
+def test_a_network_on_a_device_never_waits_for_it_nor_copies_to_it(monkeypatch, modulation, windows):
+    """`meta` stands for the device: its tensors have no values, so that looking at one is an error."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # it knows no autocast on `meta`
+    monkeypatch.setattr(mamba, "selective_scan", lambda u, *_, z, **__: (u * z, None))  # nor does the scan
+    net = Restorer(RestorerConfig.preset("light", depths=(1, 2), scan_order="alternate", modulation=modulation))
+    net.to("meta", torch.bfloat16)
+    x, condition = torch.empty(2, 3, 5, 6, device="meta"), torch.empty(2, 10, 512, device="meta")
+    window = torch.empty(2, 4, device="meta") if windows else None
+    with OneDevice("meta"):
+        net(x, condition, window).sum().backward()
+        with torch.no_grad():
+            assert net(x, condition, window).shape == (2, 3, 20, 24)
+
+
 # --- precision
 
 
@@ -264,3 +298,52 @@ def test_the_head_in_strips_equals_the_whole(monkeypatch, head, scale):
         monkeypatch.setattr(heads, "STRIP", strip)
         with torch.no_grad():
             torch.testing.assert_close(net(x), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_pixels_are_shuffled_within_channels_last_memory():
+    x = torch.rand(2, 45, 4, 5).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(heads.shuffled(x, 3), F.pixel_shuffle(x, 3))
+    assert heads.shuffled(x, 3).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gpu_takes_the_head_at_once_unless_its_maps_are_huge():
+    taken = []
+
+    def head(features):
+        taken.append(tuple(features.shape[2:]))
+        return features.new_empty(features.shape[0], 3, *(4 * side for side in features.shape[2:]))
+
+    with torch.no_grad():
+        for side in (256, 2048):
+            features = torch.empty(1, 180, side, side, device="meta", dtype=torch.bfloat16)  # a device without a GPU
+            out = heads.in_strips(head, features, 4)
+            assert out.shape == (1, 3, 4 * side, 4 * side)
+    assert taken[0] == (256, 256)
+    assert taken[1] == (182 + 4, 2048)  # 2 GB of 180 x 16 values of 2 bytes, and what the convolutions look at
+    assert len(taken) == 1 + 12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head": "pixelshuffle"},
+        {"head": "pixelshuffle", "head_dim": 256},
+        {"head": "nearest+conv", "scale": 2, "head_dim": 128},
+        {"head": "pixelshuffledirect", "modulation": "spatial"},
+    ],
+)
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_the_estimate_of_memory_of_a_whole_picture_is_above_what_tensors_take_and_not_far(
+    monkeypatch, changes, itemsize
+):
+    monkeypatch.setattr(mamba, "PART", 1 << 30)
+    monkeypatch.setattr(heads, "STRIP", 1 << 30)
+    config, side = RestorerConfig(**({"embed_dim": 60, "depths": (2,), "head_dim": 32} | changes)), 96
+    net = Restorer(config).to({2: torch.bfloat16, 4: torch.float32}[itemsize])
+    condition = torch.randn(1, 10, 512) if "modulation" in changes else None
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        net(torch.rand(1, 3, side, side), condition)
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    assert 1 < config.bytes_per_pixel(itemsize, whole=True) * side**2 / held < 2
+    assert config.bytes_per_pixel(itemsize, whole=True) > config.bytes_per_pixel(itemsize)

@@ -1,15 +1,18 @@
 """Tiny training runs on pictures made here, and what they leave behind."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dacesr.train.config import RestorerTraining, load_config
+from train.fake_cuda import FakeCuda
 
 TINY = """
 iterations = 6
@@ -67,6 +70,20 @@ def write_tiny(folder: Path, photos: Path) -> Path:
 
 
 @pytest.fixture
+def cuda_accelerator() -> Iterator[Accelerator]:
+    """One on the GPU, whatever other tests asked for before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """See `FakeCuda`."""
+    return FakeCuda(monkeypatch)
+
+
+@pytest.fixture
 def tiny(photos: Path, tmp_path: Path) -> Path:
     """See `write_tiny`."""
     return write_tiny(tmp_path, photos)
@@ -81,7 +98,8 @@ def recipe(tiny: Path, tmp_path: Path) -> Recipe:
 def rows(path: Path) -> list[dict[str, str]]:
     """Of a table, without what depends on the clock."""
     with path.open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        clock = ("seconds", "waiting")
+        return [{key: value for key, value in row.items() if key not in clock} for row in csv.DictReader(file)]
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Learning rates, clipping, the average of weights, and the optimizers."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +10,16 @@ from torch import nn
 
 from dacesr.train.config import OptimizerConfig
 from dacesr.train.learner import Learner, rate
+from dacesr.train.state import pack
 
 
 def options(**fields: object) -> OptimizerConfig:
     return OptimizerConfig.model_validate({"lr": 0.1, **fields})
 
 
-def learner(net: nn.Module, ema: float = 0.0, **fields: object) -> Learner:
+def learner(net: nn.Module, ema: float = 0.0, *, fused: bool = False, **fields: object) -> Learner:
     accelerator = Accelerator(cpu=True)
-    return Learner(net, config=options(**fields), iterations=10, ema=ema, accelerator=accelerator)
+    return Learner(net, config=options(**fields), iterations=10, ema=ema, accelerator=accelerator, fused=fused)
 
 
 def linear(seed: int = 0) -> nn.Linear:
@@ -47,6 +49,20 @@ def test_cosine_falls_from_the_end_of_the_warm_up_to_the_final_share() -> None:
     assert rates[-1] == pytest.approx(0.02)
     assert rate(config, 50, 12) == pytest.approx(0.02)
     assert rate(options(warmup=12, schedule="cosine"), 11, 12) == pytest.approx(0.1)
+
+
+def test_a_cosine_ends_by_its_time_if_that_comes_first() -> None:
+    config = options(schedule="cosine", schedule_minutes=4.0, final=0.2)
+    assert rate(config, 2, 10, 2.0) == pytest.approx(rate(config, 5, 10))
+    assert rate(config, 8, 10, 2.0) == pytest.approx(rate(config, 8, 10))
+    assert rate(config, 0, 10, 4.0) == rate(config, 0, 10, 9.0) == pytest.approx(0.02)
+    assert rate(options(schedule="cosine"), 0, 10, 4.0) == 0.1
+    assert rate(options(schedule_minutes=4.0), 0, 10, 9.0) == 0.1
+    timed = learner(linear(), schedule="cosine", schedule_minutes=4.0)
+    timed.minutes = 2.0
+    push(timed.net, 0)
+    assert timed.timed
+    assert timed.update(0) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("milestones", [[3, 5], [5, 3]])
@@ -138,3 +154,39 @@ def test_resumed_moments_lie_in_memory_like_their_parameters() -> None:
         for name in ("exp_avg", "exp_avg_sq"):
             if moments[name].ndim == 4:
                 assert moments[name].stride() == net.weight.stride()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_an_update_can_be_called_off_on_the_device(name: str) -> None:
+    nets = linear(), linear()
+    for net in nets:
+        net.register_buffer("seen", torch.zeros(3))
+    plain, guarded = (learner(net, 0.9, name=name, weight_decay=0.1, fused=i > 0) for i, net in enumerate(nets))
+    for iteration in range(4):
+        for net in nets:
+            push(net, iteration)
+            net.get_buffer("seen").add_(1)
+        if iteration == 2:
+            before = {key: value.clone() for key, value in flat(guarded.state_dict()).items()}
+            nets[1].weight.grad.fill_(torch.nan)  # type: ignore[union-attr]
+            nets[0].get_buffer("seen").sub_(1)
+            plain.forget()
+            guarded.update(iteration, torch.ones(()))
+            nets[1].get_buffer("seen").sub_(1)
+            after = flat(guarded.state_dict())
+            assert not [key for key, value in before.items() if "net.seen" not in key and (value != after[key]).any()]
+            assert nets[1].weight.grad is None
+        else:
+            plain.update(iteration)
+            guarded.update(iteration, torch.zeros(()))
+    expected, got = flat(plain.state_dict()), flat(guarded.state_dict())
+    assert expected["optimizer.0.step"] == got["optimizer.0.step"] == 3
+    for key, value in expected.items():
+        torch.testing.assert_close(got[key], value)
+
+
+def flat(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """All tensors of a learner's state by their dotted names."""
+    tensors: dict[str, torch.Tensor] = {}
+    pack("", state, tensors)
+    return {name.removeprefix("."): tensor for name, tensor in tensors.items()}

@@ -1,5 +1,7 @@
 """Runs as a whole: stopped anywhere and resumed, broken losses, several processes, and the debug recipe's curve."""
 
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -176,6 +178,24 @@ def test_no_time_means_one_step_at_a_time(uninterrupted: Path, tiny: Path, tmp_p
     assert_same_run(uninterrupted, tmp_path / "run")
 
 
+def test_the_log_tells_the_share_of_waiting(uninterrupted: Path) -> None:
+    with (uninterrupted / "log.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    assert all(0 < float(row["waiting"]) < 1 for row in log)  # on the CPU crops are degraded in their step
+
+
+def test_a_rate_that_ends_by_its_time_counts_the_minutes_before_a_stop(recipe: Recipe) -> None:
+    changes = ["log_every=1", "optimizer.warmup=0", "optimizer.schedule_minutes=1000"]
+    folder = train(recipe("run", *changes), max_minutes=0)
+    facts = next(folder.glob("state-*")) / "state.json"
+    content = json.loads(facts.read_text())
+    assert 0 < content["facts"]["minutes"] < 1
+    content["facts"]["minutes"] = 500.0
+    facts.write_text(json.dumps(content))
+    train(recipe("run", *changes), max_minutes=0)
+    assert [float(row["lr"]) for row in rows(folder / "log.csv")] == pytest.approx([1e-3, 5e-4], rel=1e-3)
+
+
 def test_what_is_compared_is_measured_once_even_if_a_model_joins(recipe: Recipe, bilinear_file: Path) -> None:
     folder = train(recipe("run", "iterations=3"))
     changes = [f'validation.compare=["{bilinear_file}"]']
@@ -251,6 +271,36 @@ def test_ten_in_a_row_end_the_run_and_keep_the_last_good_state(
     assert result.exit_code == 1
     assert "dacesr: losses were not finite in 10 steps in a row" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+class Late:
+    """An outcome that is read when it must be."""
+
+    def __init__(self, updated: bool) -> None:
+        self.updated, self.there = updated, False
+
+    def ready(self) -> bool:
+        return self.there
+
+    def read(self) -> tuple[dict[str, float], bool]:
+        self.there = True
+        return {"pixel": 1.0}, self.updated
+
+
+def test_outcomes_are_waited_for_a_step_late(tmp_path: Path) -> None:
+    ledger = loop._Ledger(loop.Means(), 0, tmp_path)
+    late = [Late(updated) for updated in (True, False, True)]
+    for done, outcome in enumerate(late, 1):
+        ledger.add(outcome, done)  # type: ignore[arg-type]
+    assert [outcome.there for outcome in late] == [True, True, False]
+    assert (ledger.skipped, ledger.failures) == (1, 1)
+    ledger.settle()
+    assert (ledger.skipped, ledger.failures) == (1, 0)
+    assert ledger.means.state_dict()["counts"] == {"pixel": 2}
+    for done in range(4, 4 + PATIENCE):
+        ledger.add(Late(False), done)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=r"in a row, up to iteration 13: stopped"):
+        ledger.settle()
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

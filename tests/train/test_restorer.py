@@ -18,7 +18,8 @@ from dacesr.nets.restorer import Restorer
 from dacesr.train import restorer
 from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
 from dacesr.train.loop import train
-from dacesr.train.restorer import RestorerTask, make_source
+from dacesr.train.parts import make_source
+from dacesr.train.restorer import RestorerTask
 from dacesr.train.scenes import ruin
 from train.conftest import PLAIN, Recipe, rows
 
@@ -121,7 +122,7 @@ class Watch:
 
 def batch_of(config: RestorerTraining) -> Batch:
     made = task(config)
-    batch = next(made._waiting)
+    batch = next(made._feed._read)
     made.close()
     return batch
 
@@ -148,7 +149,7 @@ def test_the_judge_sees_the_target_of_its_own(recipe: Recipe, monkeypatch: pytes
     seen = []
     judge = made._judge
     monkeypatch.setattr(made, "_judge", lambda net, judged: (seen.extend(judged), judge(net, judged))[1])
-    terms, updated = made.step(0)
+    terms, updated = made.step(0).read()
     made.close()
     assert updated
     assert torch.equal(seen[0][1], ops.usm_sharpen(gt) if target == "sharp" else gt)
@@ -247,13 +248,13 @@ def test_bf16_keeps_the_scan_in_fp32_and_stays_near(recipe: Recipe, monkeypatch:
         monkeypatch.setattr(mamba, "selective_scan", watched)
         made = task(recipe("run", f"precision={precision}"))
         made.step(0)  # a new network's head adds nothing
-        found, updated = made.step(1)
+        found, updated = made.step(1).read()
         made.close()
         assert updated
         assert {kind for name, kind in dtypes if name != "u"} == {torch.float32}
         assert dict(dtypes)["u"] == (torch.bfloat16 if precision == "bf16" else torch.float32)
         assert all(parameter.dtype == torch.float32 for parameter in made.restorer.net.parameters())
-        terms[precision] = {name: float(value) for name, value in found.items()}
+        terms[precision] = found
     assert terms["bf16"] == pytest.approx(terms["fp32"], rel=0.02)
     assert terms["bf16"]["pixel"] != terms["fp32"]["pixel"]
 
@@ -262,7 +263,7 @@ def test_memory_format_changes_nothing_but_speed(recipe: Recipe) -> None:
     found = []
     for last in ("true", "false"):
         made = task(recipe("run", f"channels_last={last}"))
-        found.append({name: float(value) for name, value in made.step(0)[0].items()})
+        found.append(made.step(0).read()[0])
         made.close()
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -274,6 +275,6 @@ def test_the_perceptual_term_needs_its_file_and_counts(data: Path, recipe: Recip
     found = {}
     for weight in (1.0, 2.0):
         made = task(recipe("run", f"loss.perceptual={weight}", f"loss.features={features}"))
-        found[weight] = float(made.step(0)[0]["perceptual"])
+        found[weight] = made.step(0).read()[0]["perceptual"]
         made.close()
     assert found[2.0] == pytest.approx(2 * found[1.0])

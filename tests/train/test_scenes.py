@@ -1,5 +1,6 @@
 """Training with a condition: pictures, windows and embeddings stay together."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from dacesr.image import read
 from dacesr.nets.restorer import Restorer, RestorerConfig
 from dacesr.train.config import ConfigError
 from dacesr.train.loop import train
-from dacesr.train.scenes import Crops, Scenes
+from dacesr.train.scenes import Crops, Scenes, gathered, squares
 from train.conftest import PLAIN, Recipe, assert_same_run
 from train.test_restorer import task
 
@@ -68,10 +69,10 @@ def test_the_pool_and_flips_keep_picture_and_embedding_together(recipe: Recipe, 
     extractor = write_tagger(tmp_path / "tagger.safetensors")
     changes = [*CONDITIONED, f"extractor={extractor}", "data.context=[40, 40]", "loss.gan=0"]
     made = task(recipe("run", *changes, "data.pool=4", "data.transpose=true", "accumulate=1"))
-    made._scenes = scenes()
+    made._feed._scenes = scenes()
     came: list[Crops] = []
-    plain = made._scenes.crops
-    made._scenes.crops = lambda *args, **options: came.append(plain(*args, **options)) or came[-1]
+    plain = made._feed._scenes.crops
+    made._feed._scenes.crops = lambda *args, **options: came.append(plain(*args, **options)) or came[-1]
     strangers = 0
     for number in range(6):
         crops = made._crops(number)
@@ -97,6 +98,41 @@ def test_pictures_that_are_kept_are_degraded_and_seen_once():
     for crops in (again, other):
         assert_together(crops)
     assert not torch.equal(other.condition, first.condition)
+
+
+def test_what_is_kept_as_a_whole_is_not_read_again_while_there_is_room():
+    batch = random_batch(0)
+    made = scenes(device_bytes=batch.gt.nbytes + 1)
+    first = made.crops(batch, 0, keep=0)
+    made.crops(random_batch(1), 1, keep=1)
+    assert [made.complete(keep) for keep in (0, 1, 2, None)] == [True, False, False, False]
+    again, expected = made.crops(None, 9, keep=0), scenes().crops(batch, 9)
+    for got, wanted in zip(again, expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert not torch.equal(again.window, first.window)
+    with pytest.raises(ValueError, match="batch 1 is not kept"):
+        made.crops(None, 10, keep=1)
+    assert not scenes().complete(0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_crops_on_a_gpu_are_those_on_the_cpu():
+    batch, device = random_batch(0), torch.device("cuda")
+    for number, crop in ((0, 32), (7, 32), (0, 4 * SMALL)):
+        expected = scenes(crop=crop).crops(batch, number)
+        got = scenes(crop=crop, device=device, device_bytes=1 << 20).crops(batch, number)
+        for one, two in zip(got, expected, strict=True):
+            assert one.is_cuda
+            assert torch.equal(one.cpu(), two)
+
+
+def test_gathered_squares_are_those_that_are_copied():
+    pictures = torch.arange(2 * 3 * 9 * 8, dtype=torch.int32).reshape(2, 3, 9, 8)
+    places = torch.tensor([[0, 4], [3, 1]])
+    copied = torch.stack([pictures[0, :, 0:5, 3:8], pictures[1, :, 4:9, 1:6]])
+    assert torch.equal(squares(pictures, places, 5), copied)
+    assert torch.equal(gathered(pictures, places, 5), copied)
 
 
 def test_samples_come_again_after_their_number(photos: Path):
@@ -136,6 +172,22 @@ def test_a_conditioned_run_resumes_bit_for_bit(recipe: Recipe, tmp_path: Path, s
     assert_same_run(whole, train(part))
     net = load_restorer(whole / "model.safetensors")
     assert any(parameter.any() for parameter in net.modulation.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("cuda_accelerator")
+def test_a_conditioned_run_on_a_gpu_goes_on_and_logs_its_waiting(recipe: Recipe, tmp_path: Path):
+    extractor = write_tagger(tmp_path / "tagger.safetensors")
+    changes = [*CONDITIONED, f"extractor={extractor}", "data.context=[36, 40]", "data.samples=4", "data.pool=0"]
+    train(recipe("run", *changes, "iterations=20"), max_minutes=0)
+    folder = train(recipe("run", *changes, "iterations=20", "optimizer.schedule_minutes=0.001"))
+    with (folder / "log.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    assert [row["iteration"] for row in log] == [str(number) for number in range(2, 21, 2)]
+    assert all(0 <= float(row["waiting"]) <= 1 for row in log)
+    assert all(row["skipped"] == "0" for row in log)
+    assert float(log[-1]["lr"]) == pytest.approx(0, abs=1e-9)
 
 
 def test_training_starts_from_the_unconditioned_network_and_names_its_extractor(

@@ -84,13 +84,28 @@ class RestorerConfig(Config):
         """Blocks of the body, each of which has tensors of its own."""
         return sum(self.depths)
 
-    def bytes_per_pixel(self, itemsize: int) -> int:
-        """An upper estimate of what the network holds for each input pixel, in bytes: four token maps, the output.
+    def bytes_per_pixel(self, itemsize: int, whole: bool = False) -> int:
+        """An upper estimate of what the network holds for each input pixel, in bytes, without gradients.
 
-        A spatial modulation adds four maps. The block's and the head's wide tensors are those of a part only.
+        Four token maps and the output; a spatial modulation adds four maps. On the CPU the wide tensors of a block and
+        of the head are those of a part only and do not count.
+
+        Args:
+            itemsize: bytes of a weight.
+            whole: whether blocks and head take all pixels at once, as they do on a GPU: then their tensors count.
         """
         maps = 8 if self.modulation == "spatial" else 4
-        return math.ceil(1.2 * itemsize * (maps * self.embed_dim + 6 * self.scale**2))
+        held = itemsize * (maps * self.embed_dim + 6 * self.scale**2)
+        return math.ceil(1.2 * (held + (max(self._block_bytes(itemsize), self._head_bytes(itemsize)) if whole else 0)))
+
+    def _block_bytes(self, itemsize: int) -> int:
+        """Of a mixer's tensors for one token: input and gate, after the convolution, after the scan; delta, B and C."""
+        selection = self.delta_rank + 2 * self.state_dim
+        return itemsize * (4 * self.inner_dim + selection) + max(4, itemsize) * (self.inner_dim + selection)
+
+    def _head_bytes(self, itemsize: int) -> int:
+        """Of two maps of the size of the output for one input pixel."""
+        return itemsize * 2 * self.scale**2 * (3 if self.head == "pixelshuffledirect" else self.head_dim)
 
     @classmethod
     def preset(cls, name: Literal["light", "base", "large"], **changes: Any) -> Self:

@@ -4,19 +4,24 @@ Pictures of one batch may have sizes of their own: `sizes` lists (height, width)
 common canvas, the rest is filling. Without `sizes` the canvas is the picture.
 """
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import sysconfig
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dacesr.degradation import kernels
+from dacesr.degradation.canvas import Sizes, extend, largest, valid_sizes
 from dacesr.degradation.jpeg import jpeg
-from dacesr.imresize import Mode, resize_weights
+from dacesr.imresize import Mode, resize_matrices, upload
 
 __all__ = ["extend", "filter2d", "gaussian_noise", "jpeg", "poisson_noise", "resize", "usm_sharpen"]
-
-Sizes = Sequence[tuple[int, int]]
 
 _GRAY = (0.2989, 0.5870, 0.1140)  # luma of the gray Poisson noise
 
@@ -42,43 +47,29 @@ def filter2d(x: Tensor, kernel: Tensor, sizes: Sizes | None = None, reach: Seque
     k = kernel.shape[-1]
     if kernel.ndim not in (2, 3) or kernel.shape[-2] != k or k % 2 == 0 or kernel.shape[:-2] not in ((), (b,)):
         raise ValueError(f"the kernel should be (k, k) or ({b}, k, k) with k odd, not {tuple(kernel.shape)}")
-    padded = extend(x, k // 2, sizes, reach or [k // 2] * b)
-    weights = kernel.to(x).expand(b, k, k).repeat_interleave(c, 0).unsqueeze(1)
+    far = reach or [k // 2] * b
+    if _is_for_triton(x, kernel):
+        from dacesr.degradation.blur_triton import filter2d_triton
+
+        return filter2d_triton(x, kernel.expand(b, k, k), valid_sizes(x, sizes), far)
+    padded = extend(x, k // 2, sizes, far)
+    weights = upload(kernel, x.device).to(x.dtype).expand(b, k, k)[:, None].expand(b, c, k, k).reshape(b * c, 1, k, k)
     return F.conv2d(padded.reshape(1, b * c, *padded.shape[-2:]), weights, groups=b * c).reshape(x.shape)
 
 
-def extend(x: Tensor, margin: int, sizes: Sizes | None = None, mirror: Sequence[int] | None = None) -> Tensor:
-    """Continue pictures beyond their edges, by `margin` pixels beyond the canvas.
-
-    Args:
-        x: (b, c, h, w).
-        margin: pixels to add on each side.
-        sizes: what of each canvas is valid; what lies outside is overwritten.
-        mirror: for each picture, how many pixels its mirror image (about the edge pixel) has to give; edge pixels are
-            repeated where the picture has fewer, and without `mirror`.
-
-    Returns:
-        (b, c, h + 2 * margin, w + 2 * margin).
-    """
-    height, width = x.shape[-2:]
-    valid = sizes or [(height, width)] * x.shape[0]
-    reach = mirror or [max(height, width)] * len(valid)  # which no picture can give
-    mirrored = [min(size) > needed for size, needed in zip(valid, reach, strict=True)]
-    whole = all(size == (height, width) for size in valid)
-    if whole and (not any(mirrored) or (all(mirrored) and min(height, width) > margin)):
-        return F.pad(x, (margin,) * 4, mode="reflect" if mirrored[0] else "replicate") if margin else x
-    rows = _places(height, margin, [size[0] for size in valid], mirrored).to(x.device)
-    columns = _places(width, margin, [size[1] for size in valid], mirrored).to(x.device)
-    batch = torch.arange(x.shape[0], device=x.device)[:, None, None]
-    return x.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+def _is_for_triton(x: Tensor, kernel: Tensor) -> bool:
+    """Whether the kernel in Triton takes this blur: on CUDA, in fp32, without gradients."""
+    differentiable = torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad)
+    fp32 = x.dtype == kernel.dtype == torch.float32
+    return x.device.type == "cuda" and fp32 and not differentiable and _has_triton()
 
 
-def _places(canvas: int, margin: int, sides: list[int], mirrored: list[bool]) -> Tensor:
-    """(b, canvas + 2 * margin): for each place along an axis the pixel to take, for every picture."""
-    place = torch.arange(-margin, canvas + margin).expand(len(sides), -1)
-    last = torch.tensor(sides)[:, None] - 1
-    reflected = torch.where(place > last, 2 * last - place, place.abs())
-    return torch.where(torch.tensor(mirrored)[:, None], reflected, place).clamp(min=0).minimum(last)
+@cache
+def _has_triton() -> bool:
+    """Whether Triton is there, and what it builds its launcher with: a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
+    return find_spec("triton") is not None and bool(compiler) and headers
 
 
 def resize(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes | None = None) -> Tensor:
@@ -96,21 +87,20 @@ def resize(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes | None
     Raises:
         ValueError: a side is below 1, or there is no such mode.
     """
-    valid = sizes or [(x.shape[-2], x.shape[-1])] * len(targets)
-    canvas = [max(target[axis] for target in targets) for axis in (0, 1)]
-    rows, columns = (
-        torch.stack(
-            [
-                F.pad(weights, (0, x.shape[axis - 2] - weights.shape[1], 0, canvas[axis] - weights.shape[0]))
-                for weights in (
-                    resize_weights(size[axis], target[axis], mode)
-                    for size, target, mode in zip(valid, targets, modes, strict=True)
-                )
-            ]
-        ).to(x)
-        for axis in (0, 1)
-    )
+    rows, columns = (matrices.to(x) for matrices in _resize_matrices(x, targets, modes, valid_sizes(x, sizes)))
     return rows[:, None] @ x @ columns[:, None].mT
+
+
+def _resize_matrices(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes) -> list[Tensor]:
+    """Of the rows (b, target, height) and of the columns (b, target, width); of many pictures both are made at once."""
+    made_on = "cpu" if x.device.type == "mps" else x.device  # which has no fp64
+    before, after = ([[size[axis] for size in each] for axis in (0, 1)] for each in (sizes, targets))
+    canvases = list(zip(largest(targets), x.shape[-2:], strict=True))
+    if len(modes) == 1:
+        return [resize_matrices(before[i], after[i], modes, canvases[i], made_on) for i in (0, 1)]
+    canvas = max(rows for rows, _ in canvases), max(columns for _, columns in canvases)
+    both = resize_matrices(before[0] + before[1], after[0] + after[1], [*modes, *modes], canvas, made_on)
+    return [part[:, :rows, :columns] for part, (rows, columns) in zip(both.chunk(2), canvases, strict=True)]
 
 
 def gaussian_noise(
@@ -125,16 +115,16 @@ def gaussian_noise(
     Args:
         x: (b, c, h, w) in [0, 1].
         sigma: (b,) standard deviation of each picture's noise, in the units of `x`.
-        gray: (b,) bool, the same noise for all channels.
+        gray: (b,) bool, the same noise for all channels; it has to be waited for if it is on a GPU.
         generators: one per picture, on `x`'s device.
         sizes: what of each canvas is valid; the rest gets no noise.
     """
-
-    def draw(picture: Tensor, alike: bool, generator: torch.Generator) -> Tensor:
-        channels = 1 if alike else len(picture)
-        return torch.randn((channels, *picture.shape[1:]), generator=generator, device=x.device)
-
-    return _with_noise(x, draw, sigma, gray, generators, sizes)
+    valid = valid_sizes(x, sizes)
+    drawn = [
+        torch.randn((1 if alike else x.shape[1], *size), generator=generator, device=x.device)
+        for size, alike, generator in zip(valid, gray.tolist(), generators, strict=True)
+    ]
+    return _noisy(x, _together(drawn, x), sigma)
 
 
 def poisson_noise(
@@ -152,36 +142,65 @@ def poisson_noise(
     Args:
         x: (b, 3, h, w) in [0, 1].
         scale: (b,) factor of each picture's noise.
-        gray: (b,) bool.
+        gray: (b,) bool; it has to be waited for if it is on a GPU.
         generators: one per picture, on `x`'s device.
         sizes: what of each canvas is valid; the rest gets no noise and does not count for the distinct values.
     """
+    valid, alike, inside = valid_sizes(x, sizes), gray.tolist(), _inside(x, sizes)
+    base = x.detach()
+    if any(alike):
+        red, green, blue = (base[:, i, None] * weight for i, weight in enumerate(_GRAY))
+        luma = red + green + blue
+        base = luma.expand_as(x) if all(alike) else torch.where(_each(gray, x) > 0, luma, base)
+    levels = base.mul(255).round().clamp(0, 255)
+    vals = torch.exp2(torch.ceil(torch.log2(_distinct(levels, inside).to(x.dtype))))[:, None, None, None]
+    base = levels / 255
+    expected = base * vals
+    drawn = [
+        torch.poisson(rate[: 1 if same else None, :height, :width].contiguous(), generator=generator)
+        for rate, same, (height, width), generator in zip(expected, alike, valid, generators, strict=True)
+    ]
+    noise = _together(drawn, x) / vals - base
+    return _noisy(x, noise if inside is None else noise * inside, scale)
 
-    def draw(picture: Tensor, alike: bool, generator: torch.Generator) -> Tensor:
-        base = (picture * picture.new_tensor(_GRAY)[:, None, None]).sum(0, keepdim=True) if alike else picture
-        values = base.mul(255).round().clamp(0, 255)
-        distinct = torch.bincount(values.flatten().long(), minlength=256).count_nonzero()
-        vals = torch.exp2(torch.ceil(torch.log2(distinct.to(x))))
-        return torch.poisson(values / 255 * vals, generator=generator) / vals - values / 255
 
-    return _with_noise(x, draw, scale, gray, generators, sizes)
+def _distinct(levels: Tensor, inside: Tensor | None) -> Tensor:
+    """(b,) how many of the values 0 to 255 are found in each picture of (b, c, h, w); the filling sets a 257th flag."""
+    index = levels.long()
+    if inside is not None:
+        index = index.masked_fill(~inside, 256)
+    b = levels.shape[0]
+    if b > 1:
+        index = index + 257 * torch.arange(b, device=levels.device)[:, None, None, None]
+    flags = torch.zeros(b * 257, dtype=torch.uint8, device=levels.device).index_fill_(0, index.flatten(), 1)
+    return flags.view(b, 257)[:, :256].sum(1)
 
 
-def _with_noise(
-    x: Tensor,
-    draw: Callable[[Tensor, bool, torch.Generator], Tensor],
-    level: Tensor,
-    gray: Tensor,
-    generators: Sequence[torch.Generator],
-    sizes: Sizes | None,
-) -> Tensor:
-    """Add level * draw(picture, gray, generator), made for the valid part of each picture; clip to [0, 1]."""
-    valid = sizes or [(x.shape[-2], x.shape[-1])] * len(generators)
-    drawn = []
-    for picture, alike, (height, width), generator in zip(x.detach(), gray.tolist(), valid, generators, strict=True):
-        noise = draw(picture[:, :height, :width], alike, generator).expand(x.shape[1], -1, -1)
-        drawn.append(F.pad(noise, (0, x.shape[-1] - width, 0, x.shape[-2] - height)))
-    return (x + torch.stack(drawn).to(x) * level.to(x)[:, None, None, None]).clamp(0, 1)
+def _inside(x: Tensor, sizes: Sizes | None) -> Tensor | None:
+    """(b, 1, h, w) True where a canvas is valid; None where all of each is."""
+    if sizes is None or all(size == (x.shape[-2], x.shape[-1]) for size in sizes):
+        return None
+    ends = upload(torch.tensor(sizes), x.device)[:, :, None, None, None]
+    rows = torch.arange(x.shape[-2], device=x.device)[:, None]
+    return (rows < ends[:, 0]) & (torch.arange(x.shape[-1], device=x.device) < ends[:, 1])
+
+
+def _together(parts: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Pictures (1 or c, its height, its width) at the top left of canvases like those of `x`, zeros around them."""
+    canvas = x.new_zeros(x.shape)
+    for place, part in zip(canvas, parts, strict=True):
+        place[:, : part.shape[1], : part.shape[2]] = part
+    return canvas
+
+
+def _noisy(x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """With level (b,) times the noise, clipped to [0, 1]."""
+    return (x + noise * _each(level, x)).clamp(0, 1)
+
+
+def _each(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each picture, (b, 1, 1, 1), as `x` is."""
+    return upload(values, x.device).to(x.dtype)[:, None, None, None]
 
 
 def usm_sharpen(x: Tensor, weight: float = 0.5, radius: int = 51, threshold: float = 10) -> Tensor:
@@ -214,5 +233,5 @@ def _filter_separably(x: Tensor, profile: Tensor) -> Tensor:
     """`filter2d` with the outer product of a symmetric profile (k,) of sum 1."""
     reach = len(profile) // 2
     padded = extend(x, reach, mirror=[reach] * x.shape[0])
-    weights = profile.to(x).expand(x.shape[1], 1, 1, -1)
+    weights = upload(profile, x.device).to(x.dtype).expand(x.shape[1], 1, 1, -1)
     return F.conv2d(F.conv2d(padded, weights, groups=x.shape[1]), weights.mT, groups=x.shape[1])

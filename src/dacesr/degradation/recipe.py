@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dacesr.degradation import ops
+from dacesr.degradation.canvas import Sizes, fit, largest
 from dacesr.degradation.jpeg import round_through
-from dacesr.degradation.kernels import pad
+from dacesr.degradation.kernels import stack
 from dacesr.degradation.spaces import SPACES, draw
 from dacesr.degradation.steps import Bicubic, Blur, Degradation, Jpeg, Noise, Resize, Step
-from dacesr.imresize import imresize
+from dacesr.imresize import imresize, upload
 
 __all__ = ["SPACES", "Degradation", "carry_out", "degrade", "draw"]
-
-Sizes = list[tuple[int, int]]
 
 
 def degrade(
@@ -51,6 +49,10 @@ def degrade(
 
 def carry_out(x: Tensor, drawn: Sequence[Degradation], generators: Sequence[torch.Generator]) -> Tensor:
     """Degrade pictures as was drawn before, with noise of their own.
+
+    On a GPU all pictures go together and nothing waits for the device, so that a thread with a stream of its own can
+    do this while others compute. A picture depends on its own generator alone, whatever else is in the batch, but for
+    sums in another order, which move a value across a rounding now and then.
 
     Args:
         x: (b, 3, h, w) RGB in [0, 1].
@@ -98,35 +100,44 @@ def _spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> to
 def _run(x: Tensor, programs: list[list[Step]], generators: list[torch.Generator]) -> Tensor:
     """Carry out each picture's steps; of the kinds that come next the most frequent one is done first.
 
-    The results all have the same size.
+    The results all have the same size. Nothing waits for the device.
     """
-    sizes: Sizes = [(x.shape[-2], x.shape[-1])] * len(programs)
+    sizes: list[tuple[int, int]] = [(x.shape[-2], x.shape[-1])] * len(programs)
     done = [0] * len(programs)
     while waiting := [i for i, program in enumerate(programs) if done[i] < len(program)]:
         kinds = [type(programs[i][done[i]]) for i in waiting]
         kind = Counter(kinds).most_common(1)[0][0]
         members = [i for i, its in zip(waiting, kinds, strict=True) if its is kind]
-        steps = [programs[i][done[i]] for i in members]
-        part = x if len(members) == len(programs) else x[members]
-        part, part_sizes = _ACTIONS[kind](part, [sizes[i] for i in members], steps, [generators[i] for i in members])
-        x = part if len(members) == len(programs) else _put_back(x, part, members)
-        for i, size in zip(members, part_sizes, strict=True):
+        own_sizes = [sizes[i] for i in members]
+        own_steps, own_generators = [programs[i][done[i]] for i in members], [generators[i] for i in members]
+        index = _index(members, x)
+        part = _taken(fit(x, *largest(own_sizes)), index)
+        part, own_sizes = _ACTIONS[kind](part, own_sizes, own_steps, own_generators)
+        for i, size in zip(members, own_sizes, strict=True):
             sizes[i] = size
             done[i] += 1
-    height, width = sizes[0]
-    return x[..., :height, :width]
+        x = _put_back(x, part, index, largest(sizes))
+    return fit(x, *sizes[0])
 
 
-def _put_back(x: Tensor, part: Tensor, members: list[int]) -> Tensor:
-    """Replace some pictures of a batch, on a canvas large enough for all."""
-    height, width = (max(x.shape[axis], part.shape[axis]) for axis in (-2, -1))
-    canvas, part = (F.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in (x, part))
-    return canvas.index_copy(0, torch.tensor(members, device=x.device), part)
+def _index(members: list[int], x: Tensor) -> Tensor | None:
+    """The members of a batch on its device; None for all of them."""
+    return None if len(members) == x.shape[0] else upload(torch.tensor(members), x.device)
+
+
+def _taken(x: Tensor, index: Tensor | None) -> Tensor:
+    """Some pictures of a batch."""
+    return x if index is None else x.index_select(0, index)
+
+
+def _put_back(x: Tensor, part: Tensor, index: Tensor | None, canvas: tuple[int, int]) -> Tensor:
+    """Replace some pictures of a batch, on a canvas for all."""
+    part = fit(part, *canvas)
+    return part if index is None else fit(x, *canvas).index_copy(0, index, part)
 
 
 def _blur(x: Tensor, sizes: Sizes, steps: Sequence[Blur], _: object) -> tuple[Tensor, Sizes]:
-    largest = max(step.size for step in steps)
-    kernels = torch.stack([pad(step.kernel(), largest) for step in steps])
+    kernels = stack([step.shape() for step in steps])
     return ops.filter2d(x, kernels, sizes, [step.size // 2 for step in steps]), sizes
 
 
@@ -150,16 +161,17 @@ def _noise(
     for kind, add, unit in (("gaussian", ops.gaussian_noise, 255), ("poisson", ops.poisson_noise, 1)):
         members = [i for i, step in enumerate(steps) if step.kind == kind]
         if members:
-            level = torch.tensor([steps[i].level / unit for i in members], device=x.device)
+            index = _index(members, x)
+            level = torch.tensor([steps[i].level / unit for i in members])
             gray = torch.tensor([steps[i].gray for i in members])
-            noisy = add(x[members], level, gray, [generators[i] for i in members], [sizes[i] for i in members])
-            x = noisy if len(members) == len(steps) else _put_back(x, noisy, members)
+            own_generators, own_sizes = [generators[i] for i in members], [sizes[i] for i in members]
+            noisy = add(_taken(x, index), level, gray, own_generators, own_sizes)
+            x = _put_back(x, noisy, index, (x.shape[-2], x.shape[-1]))
     return x, sizes
 
 
 def _jpeg(x: Tensor, sizes: Sizes, steps: Sequence[Jpeg], _: object) -> tuple[Tensor, Sizes]:
-    quality = torch.tensor([float(step.quality) for step in steps], device=x.device)
-    return ops.jpeg(ops.extend(x.clamp(0, 1), 0, sizes), quality), sizes
+    return ops.jpeg(x.clamp(0, 1), torch.tensor([float(step.quality) for step in steps]), sizes), sizes
 
 
 _ACTIONS: dict[type, Callable[..., tuple[Tensor, Any]]] = {

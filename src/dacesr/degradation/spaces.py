@@ -18,7 +18,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from dacesr.degradation.steps import Bicubic, Blur, Degradation, Family, Jpeg, Noise, Resize, Step
+from dacesr.degradation.kernels import Family
+from dacesr.degradation.steps import Bicubic, Blur, Degradation, Jpeg, Noise, Resize, Step
 from dacesr.imresize import Mode
 
 T = TypeVar("T")

@@ -6,9 +6,8 @@ from typing import Literal
 from torch import Tensor
 
 from dacesr.degradation import kernels
+from dacesr.degradation.kernels import Family
 from dacesr.imresize import Mode
-
-Family = Literal["gaussian", "generalized", "plateau", "sinc"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,11 @@ class Blur:
 
     def kernel(self) -> Tensor:
         """(size, size) float32 of sum 1."""
-        if self.family == "sinc":
-            return kernels.sinc(self.cutoff, self.size)
-        shape = (self.size, self.sigma_x, self.sigma_y, self.theta)
-        if self.family == "gaussian":
-            return kernels.gaussian(*shape)
-        make = {"generalized": kernels.generalized_gaussian, "plateau": kernels.plateau}[self.family]
-        return make(*shape, self.beta)
+        return kernels.stack([self.shape()])[0]
+
+    def shape(self) -> kernels.Shape:
+        """What the kernel is made from."""
+        return kernels.Shape(self.family, self.size, self.sigma_x, self.sigma_y, self.theta, self.beta, self.cutoff)
 
     def __str__(self) -> str:
         """For people."""

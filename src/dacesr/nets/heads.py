@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 Layers = dict[str, nn.Module]
 
-STRIP = 1 << 13  # input pixels that a head takes at a time where no gradient is wanted
+STRIP = 1 << 13  # input pixels that a head takes at a time on the CPU where no gradient is wanted
+STRIP_BYTES = 1 << 31  # of a map as wide as the features and as large as the output, which a GPU takes at a time
 HALO = 4  # rows around a strip that its convolutions look at: below 3 in every head
 STEPS = {1: (), 2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}  # enlargements that make a scale
 
@@ -42,6 +43,19 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
+def shuffled(x: Tensor, factor: int) -> Tensor:
+    """Pixel shuffle (b, c*f*f, h, w) -> (b, c, f*h, f*w), one copy from channels_last memory to the same."""
+    (b, _, height, width), cells = x.shape, x.unflatten(1, (-1, factor, factor))  # (b, c, f, f, h, w)
+    return cells.permute(0, 4, 2, 5, 3, 1).reshape(b, factor * height, factor * width, -1).permute(0, 3, 1, 2)
+
+
+class _PixelShuffle(nn.PixelShuffle):
+    """PyTorch's, whose result on a GPU is channels_first, so that the next convolution would turn it back."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if input.device.type == "cpu" else shuffled(input, self.upscale_factor)
+
+
 def _conv_before_upsample(config: HeadConfig) -> nn.Sequential:
     return nn.Sequential(conv3x3(config.embed_dim, config.head_dim), nn.LeakyReLU(0.01, inplace=True))
 
@@ -50,7 +64,7 @@ def _pixelshuffle(config: HeadConfig) -> Layers:
     """Steps on `head_dim` channels, then RGB."""
     width = config.head_dim
     steps = STEPS[config.scale]
-    upsample = [layer for step in steps for layer in (conv3x3(width, step**2 * width), nn.PixelShuffle(step))]
+    upsample = [layer for step in steps for layer in (conv3x3(width, step**2 * width), _PixelShuffle(step))]
     return {
         "conv_before_upsample": _conv_before_upsample(config),
         "upsample": nn.Sequential(*upsample),
@@ -61,7 +75,7 @@ def _pixelshuffle(config: HeadConfig) -> Layers:
 def _pixelshuffledirect(config: HeadConfig) -> Layers:
     """One convolution to RGB for every output pixel."""
     return {
-        "upsample": nn.Sequential(conv3x3(config.embed_dim, 3 * config.scale**2), nn.PixelShuffle(config.scale)),
+        "upsample": nn.Sequential(conv3x3(config.embed_dim, 3 * config.scale**2), _PixelShuffle(config.scale)),
     }
 
 
@@ -84,6 +98,14 @@ HEADS: dict[str, Callable[[HeadConfig], Layers]] = {
 }
 
 
+def _strip_rows(features: Tensor, scale: int) -> int:
+    """Rows of a strip: few on the CPU, where caches count; on a GPU as many as keep it busy and leave memory free."""
+    height, width = features.shape[-2:]
+    if features.device.type == "cpu":
+        return STRIP // width
+    return STRIP_BYTES // (features.numel() // height * scale**2 * features.itemsize)
+
+
 def in_strips(head: Callable[[Tensor], Tensor], features: Tensor, scale: int) -> Tensor:
     """Apply a head; without gradients to strips of rows, which gives the same and keeps its wide maps small.
 
@@ -95,10 +117,10 @@ def in_strips(head: Callable[[Tensor], Tensor], features: Tensor, scale: int) ->
     Returns:
         (b, 3, scale*h, scale*w).
     """
-    height, width = features.shape[-2:]
+    height = features.shape[-2]
     rows = height
     if not (torch.compiler.is_compiling() or torch.is_grad_enabled()):
-        rows = max(HALO, STRIP // width)
+        rows = max(HALO, _strip_rows(features, scale))
     if height <= rows:
         return head(features)
     strips = []

@@ -12,6 +12,7 @@ C are cut from. The same holds under `torch.autocast`.
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple, Self
 
 import torch
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dacesr.config import GroupEnd
-from dacesr.nets.scan import selective_scan
+from dacesr.nets.scan import available_backends, selective_scan
 
 try:
     from dacesr.nets import conv_native
 except ImportError:  # installed without the compiled extension
     conv_native = None
 
-PART = 1 << 12  # tokens that a block takes at a time where no gradient is wanted
+PART = 1 << 12  # tokens that a block takes at a time on the CPU where no gradient is wanted
 
 
 def to_tokens(image: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class AtLeastFloat32(nn.Module):
 
 
 class _FewToMany(torch.autograd.Function):
-    """`F.linear` from a few features. PyTorch's order of the factors in its gradients is 5 to 12 times as slow."""
+    """`F.linear` from a few features. PyTorch's order of factors in its gradients is 5 to 12 times as slow on a CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
@@ -87,11 +88,27 @@ class _FewToMany(torch.autograd.Function):
         return F.linear(x, weight)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        dx = (weight.mT @ rows.mT).mT.view(x.shape)
-        return dx, (x.flatten(0, -2).mT @ rows).mT
+        dx = (weight.mT @ rows.mT).mT.view(x.shape) if ctx.needs_input_grad[0] else None
+        return dx, (x.flatten(0, -2).mT @ rows).mT if ctx.needs_input_grad[1] else None
+
+
+class TokenNorm(nn.LayerNorm):
+    """LayerNorm of tokens that stay in half precision under autocast on a GPU, with sums in fp32 all the same.
+
+    PyTorch's would make fp32 tokens of them and the next layer half ones again: five times the bytes.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, l, c) -> (b, l, c)."""
+        kind = input.device.type
+        if kind != "cuda" or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        with torch.autocast(kind, enabled=False):
+            weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 class DeltaProjection(AtLeastFloat32, nn.Linear):
@@ -99,7 +116,7 @@ class DeltaProjection(AtLeastFloat32, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(b, l, r) -> (b, l, d), both of the weight's dtype."""
-        linear = _FewToMany.apply if torch.is_grad_enabled() else F.linear
+        linear = _FewToMany.apply if torch.is_grad_enabled() and input.device.type == "cpu" else F.linear
         if not torch.is_autocast_enabled(input.device.type):
             return linear(input, self.weight)
         with torch.autocast(input.device.type, enabled=False):
@@ -126,12 +143,20 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """SiLU of `causal_conv1d`; on the CPU one operator of ours, mostly for the sake of its backward pass."""
-    if conv_native is None or x.device.type != "cpu" or x.dtype not in conv_native.DTYPES:
-        return F.silu(causal_conv1d(x, weight, bias))
-    if weight.shape[-1] > conv_native.MAX_TAPS:
-        return F.silu(causal_conv1d(x, weight, bias))
-    return conv_native.causal_conv_silu_native(x, weight, bias)
+    """SiLU of `causal_conv1d`; one operator of ours on the CPU and on CUDA, mostly for its backward pass."""
+    if x.device.type == "cpu" and conv_native is not None and _fits(conv_native, x, weight):
+        return conv_native.causal_conv_silu_native(x, weight, bias)
+    if x.device.type == "cuda" and "triton" in available_backends():
+        from dacesr.nets import conv_triton
+
+        if _fits(conv_triton, x, weight):
+            return conv_triton.causal_conv_silu_triton(x, weight, bias)
+    return F.silu(causal_conv1d(x, weight, bias))
+
+
+def _fits(backend: ModuleType, x: Tensor, weight: Tensor) -> bool:
+    """Whether a module of ours takes such rows and so many taps."""
+    return x.dtype in backend.DTYPES and weight.shape[-1] <= backend.MAX_TAPS
 
 
 class MambaMixer(AtLeastFloat32):
@@ -199,20 +224,21 @@ class ViMM(nn.Module):
     def __init__(self, *, mixer: MambaMixer, residual: bool) -> None:
         super().__init__()
         self.mixer = mixer
-        self.norm = nn.LayerNorm(mixer.in_proj.in_features)
+        self.norm = TokenNorm(mixer.in_proj.in_features)
         self.residual = residual
 
     def forward(self, tokens: Tensor, *, overwrite: bool = False) -> Tensor:
         """(b, l, c) -> (b, l, c).
 
-        Without gradients long sequences are done in parts, which gives the same and keeps the wide tensors small.
+        On the CPU, long sequences without gradients are done in parts: that gives the same and keeps the wide tensors
+        small. A GPU, which parts one after another would leave idle, does them at once.
 
         Args:
             tokens: (b, l, c).
-            overwrite: Whether the result may take their place in memory where no gradient is wanted.
+            overwrite: Whether what the parts give may take the place of the tokens in memory.
         """
-        length = tokens.shape[1]
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or length <= PART:
+        length, on_cpu = tokens.shape[1], tokens.device.type == "cpu"
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or length <= PART or not on_cpu:
             return self._part(tokens, 0, None)[0]
         done = tokens if overwrite else torch.empty_like(tokens)
         back, state = self.mixer.conv1d.kernel_size[0] - 1, None  # earlier tokens that the convolution looks back at

@@ -21,6 +21,11 @@ Window = tuple[float, float, float, float] | Tensor
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
+def whole(device: torch.device) -> Tensor:
+    """`WHOLE` as a tensor (1, 4), made on its device, so that nothing is copied there."""
+    return torch.cat((torch.zeros(1, 2, device=device), torch.ones(1, 2, device=device)), dim=1)
+
+
 class Affine(NamedTuple):
     """x <- (1 + scale) * x + shift for the tokens x (b, h*w, c) of a group; both broadcast to them, None is zero."""
 
@@ -31,8 +36,13 @@ class Affine(NamedTuple):
         """Apply it to tokens, in their precision."""
         if self.scale is None:
             return x if self.shift is None else x + self.shift.to(x.dtype)
-        product = x * (1 + self.scale.to(x.dtype))
-        return product if self.shift is None else product + self.shift.to(x.dtype)
+        factor = 1 + self.scale.to(x.dtype)
+        if self.shift is None:
+            return x * factor
+        shift = self.shift.to(x.dtype)
+        if x.device.type == "cpu":
+            return x * factor + shift
+        return torch.addcmul(shift, x, factor)  # a pass over the tokens less
 
 
 class ReleaseModulation(nn.Module):
@@ -47,12 +57,12 @@ class ReleaseModulation(nn.Module):
         self.config = config
 
     def forward(self, condition: Tensor, height: int, width: int, window: Tensor) -> Iterator[Affine]:
-        """Condition (b, 1 + g*g, width), window (1 or b, 4) on the CPU -> for each group an Affine of (b, h*w, 1)."""
+        """Condition (b, 1 + g*g, width), window (1 or b, 4) -> for each group an Affine of (b, h*w, 1)."""
         values = condition[:, 0]  # (b, width)
         top, left, bottom, right = window.double().unsqueeze(-1).unbind(1)  # each (1 or b, 1)
         full_height, full_width = (height / (bottom - top)).round(), (width / (right - left)).round()
-        rows = torch.arange(height) + (top * full_height).round()
-        columns = torch.arange(width) + (left * full_width).round()
+        rows = torch.arange(height, device=window.device) + (top * full_height).round()
+        columns = torch.arange(width, device=window.device) + (left * full_width).round()
         pixel = (rows[:, :, None] * full_width[:, :, None] + columns[:, None]).flatten(1)  # index in the whole picture
         last = values.shape[1] - 1
         place = (pixel + 0.5) * (values.shape[1] / (full_height * full_width)) - 0.5
@@ -85,7 +95,7 @@ class LearnedModulation(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, condition: Tensor, height: int, width: int, window: Tensor) -> Iterator[Affine]:
-        """Condition (b, 1 + g*g, width), window (1 or b, 4) on the CPU -> for each group an Affine of (b, 1 or h*w, c).
+        """Condition (b, 1 + g*g, width), window (1 or b, 4) -> for each group an Affine of (b, 1 or h*w, c).
 
         Raises:
             ValueError: a grid is needed, and the tokens after the first are none.
@@ -122,12 +132,12 @@ def resizing(source: int, target: int, start: Tensor, end: Tensor) -> Tensor:
         end: (b,) where it ends.
 
     Returns:
-        (b, target, source) float32, each row adding up to 1.
+        (b, target, source) float32 on the device of `start`, each row adding up to 1.
     """
-    steps = (torch.arange(target, dtype=torch.float64) + 0.5) / target
+    steps = (torch.arange(target, dtype=torch.float64, device=start.device) + 0.5) / target
     start, end = start.double()[:, None], end.double()[:, None]
     place = ((start + steps * (end - start)) * source - 0.5).clamp(0, source - 1)  # (b, target)
-    distance = place[:, :, None] - torch.arange(source)
+    distance = place[:, :, None] - torch.arange(source, device=start.device)
     return (1 - distance.abs()).clamp(min=0).float()
 
 

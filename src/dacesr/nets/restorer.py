@@ -26,13 +26,14 @@ from dacesr.nets.mamba import (
     AtLeastFloat32,
     MambaMixer,
     Order,
+    TokenNorm,
     ViMM,
     ViMMs,
     group_end,
     to_image,
     to_tokens,
 )
-from dacesr.nets.modulation import MODULATIONS, WHOLE, Affine, Window
+from dacesr.nets.modulation import MODULATIONS, Affine, Window, whole
 
 __all__ = ["Restorer", "RestorerConfig"]
 
@@ -67,11 +68,11 @@ class Restorer(AtLeastFloat32):
         self.config = config
         self.register_buffer("mean", torch.tensor(config.rgb_mean).view(1, 3, 1, 1), persistent=False)
         self.conv_first = conv3x3(3, config.embed_dim)
-        self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(config.embed_dim)))
+        self.patch_embed = nn.Sequential(OrderedDict(norm=TokenNorm(config.embed_dim)))
         orders = cycle(ORDERS[config.scan_order])
         self.layers = nn.ModuleList([_group(config, depth, orders) for depth in config.depths])
         self.modulation = MODULATIONS[config.modulation](config)
-        self.norm_f = nn.LayerNorm(config.embed_dim)
+        self.norm_f = TokenNorm(config.embed_dim)
         self.conv_after_body = group_end(config.group_end, config.embed_dim)
         head = HEADS[config.head](config)
         self.head_layers = tuple(head)
@@ -86,14 +87,16 @@ class Restorer(AtLeastFloat32):
             x: (b, 3, h, w), RGB in [0, 1], h and w at least 1.
             condition: (b, 1 + g*g, condition_dim): a global token, then a square grid; None for no modulation.
             window: (top, left, bottom, right) of `x` within the picture the condition describes, as fractions of its
-                sides, for all or as a tensor (b, 4) for each; None means `x` is the whole picture.
+                sides, for all or as a tensor (b, 4) for each; None means `x` is the whole picture. A tensor on a GPU is
+                used as it is; with the condition there too, the network never waits for the GPU nor copies to it, so
+                that a CUDA graph can hold it.
 
         Returns:
             (b, 3, scale*h, scale*w), dtype of `x`.
 
         Raises:
             ValueError: `x` isn't (b, 3, h, w) of at least 1x1, the condition doesn't fit the config (no modulation, or
-                a learned one and no condition), or the window isn't a part of the picture.
+                a learned one and no condition), or a window in the CPU's memory isn't a part of the picture.
         """
         check_image(x)
         height, width = x.shape[-2:]
@@ -134,8 +137,8 @@ class Restorer(AtLeastFloat32):
         if self.modulation is None:
             raise ValueError("this network was made with modulation 'none', so it takes no condition")
         _check_condition(condition, x.shape[0], self.config.condition_dim)
-        place = torch.as_tensor(WHOLE if window is None else window).to("cpu", torch.float64)
-        place = place[None] if place.ndim == 1 else place
+        place = whole(x.device) if window is None else torch.as_tensor(window)
+        place = (place[None] if place.ndim == 1 else place).double()
         _check_window(place, x.shape[0])
         return self.modulation(condition.to(x.device), *x.shape[-2:], place)
 
@@ -147,8 +150,11 @@ def _check_condition(condition: Tensor, batch: int, dim: int) -> None:
 
 
 def _check_window(window: Tensor, batch: int) -> None:
+    """The values only where they are at hand: asking a device for them would wait for it."""
     if window.ndim != 2 or window.shape[0] not in (1, batch) or window.shape[1] != 4:
         raise ValueError(f"windows must be (4,) or ({batch}, 4), not {tuple(window.shape)}")
+    if window.device.type != "cpu":
+        return
     top, left, bottom, right = window.unbind(1)
     inside = (top >= 0) & (top < bottom) & (bottom <= 1) & (left >= 0) & (left < right) & (right <= 1)
     if not bool(inside.all()):

@@ -18,6 +18,10 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 MOST = tl.constexpr(8)  # segments whose states are on their way at a time while they are joined
+# Triton lays a tile (states, channels) out as its loads and stores like it. Where they may take 16 bytes at a time a lane
+# gets a square of both, which makes sums over channels cheap and sums over states dearer. Where it does not know them
+# to be aligned, a lane gets all states of one channel, and sums over states cost nothing.
+_LANES = ("A", "ends", "entries", "last", "starts")
 
 
 @triton.jit
@@ -85,7 +89,7 @@ def _column(x, state, on):
     return tl.load(x + state, on, 0.0).to(tl.float32)[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_LANES)
 def carry(
     x, x_image, delta, delta_image, M, M_image, z, z_image, A, bias, ends, sums, l, span,
     X_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, M_ROW: tl.constexpr, Z_ROW: tl.constexpr,
@@ -168,7 +172,7 @@ def join(
             h = tl.exp2(steps[i][None, :] * decay) * h + handed[i]
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_LANES)
 def forward(
     u, u_image, delta, delta_image, B, B_image, C, C_image, z, z_image, A, D, bias, entries, out, last, starts, l, span,
     U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, B_ROW: tl.constexpr, C_ROW: tl.constexpr, Z_ROW: tl.constexpr,
@@ -204,6 +208,7 @@ def forward(
         if starts is not None:
             tl.store(starts + tile, h, in_tile)
             starts += d * n
+        ys = ()
         for i in tl.static_range(CHUNK):
             on = in_n if EVEN else _where(in_n, i < rest)
             x = xs[i].to(tl.float32)
@@ -213,7 +218,9 @@ def forward(
             if z is not None:
                 gate = gates[i].to(tl.float32)
                 y *= gate * _sigmoid(gate)
-            tl.store(out + i * d + channel, y.to(out.dtype.element_ty), in_d if EVEN else _where(in_d, i < rest))
+            ys = ys + (y,)
+        for i in tl.static_range(CHUNK):  # at the end: no load may pass a store, and the loads take long
+            tl.store(out + i * d + channel, ys[i].to(out.dtype.element_ty), in_d if EVEN else _where(in_d, i < rest))
         u += CHUNK * U_ROW
         delta += CHUNK * DELTA_ROW
         B += CHUNK * B_ROW

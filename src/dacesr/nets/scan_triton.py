@@ -31,7 +31,7 @@ CHUNK = 8  # tokens
 # A program is one warp with a tile of so many elements (state of a channel), 16 a lane: their states before 8 tokens
 # fill half of a lane's registers.
 _TILE, _MOST_CHANNELS = 512, 32
-_ENOUGH, _WANTED = 2, 8  # warps on a multiprocessor: with fewer than the first a sequence is cut, for the second
+_FORWARD, _BACKWARD = 20, 8  # warps on a multiprocessor that hide one another's waiting, as far as registers go
 _SHORTEST = 4 * CHUNK  # tokens of a segment
 _LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}  # fused multiply-add: the default until Triton 3.9, which warns
 
@@ -62,20 +62,20 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
 
 
-def _plan(u: Tensor, n: int) -> _Plan:
+def _plan(u: Tensor, n: int, warps: int) -> _Plan:
+    """Segments enough for so many warps on each multiprocessor."""
     b, l, d = u.shape
     states = 1 << (n - 1).bit_length()
     width = min(_TILE // states, _MOST_CHANNELS, max(4, 1 << (d - 1).bit_length()))
     programs = b * -(-d // width)
-    processors = _multiprocessors(u.device)
-    segments = 1 if programs >= _ENOUGH * processors else -(-_WANTED * processors // programs)
+    segments = -(-warps * _multiprocessors(u.device) // programs)
     span = -(-max(-(-l // segments), _SHORTEST) // CHUNK) * CHUNK
     return _Plan(programs, -(-l // span), span, width, states)
 
 
-def _scan(u: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None, delta_softplus: bool) -> _Scan:
+def _scan(u: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None, delta_softplus: bool, warps: int) -> _Scan:
     (_, l, d), n = u.shape, A.shape[1]
-    plan = _plan(u, n)
+    plan = _plan(u, n, warps)
     constants = {"d": d, "n": n, "WIDTH": plan.width, "STATES": plan.states}
     constants |= {"SOFTPLUS": delta_softplus, "EVEN": l % CHUNK == 0, "CHUNK": CHUNK}
     transposed = packed(A.mT)
@@ -150,7 +150,7 @@ def scan_op(
     out = u.new_empty((b, l, d))
     last = u.new_empty((b, n, d), dtype=torch.float32)
     starts = u.new_empty(_starts_shape(u, A) if keep_states else (0,), dtype=torch.float32)
-    scan = _scan(u, A, D, delta_bias, delta_softplus)
+    scan = _scan(u, A, D, delta_bias, delta_softplus, _FORWARD)
     first = None if initial_state is None else packed(initial_state.mT)
     with torch.cuda.device_of(u):
         entries = _entries(scan, u, delta, B, None, first, reverse=False)
@@ -189,7 +189,7 @@ def scan_backward_op(
 ) -> list[Tensor]:
     """Return the gradients of u, delta, A, B, C, D, z and delta_bias (those of absent inputs are empty or unused)."""
     (b, l, d), n = u.shape, A.shape[1]
-    scan = _scan(u, A, D, delta_bias, delta_softplus)
+    scan = _scan(u, A, D, delta_bias, delta_softplus, _BACKWARD)
     plan = scan.plan
     du, ddelta, dz = u.new_empty((b, l, d)), delta.new_empty((b, l, d)), None if z is None else z.new_empty((b, l, d))
     places, blocks = b * plan.segments, plan.programs // b

@@ -48,6 +48,9 @@ class DataConfig(Config):
     samples: NonNegativeInt = Field(
         0, description="distinct ones, kept with small picture and condition, after which they come again; 0: no end"
     )
+    device_gb: NonNegativeFloat = Field(
+        24.0, description="memory of a GPU for the ground truth of those samples, at most half of what is free"
+    )
     batch: PositiveInt = Field(8, description="crops a step, in each process")
     flip: bool = Field(True, description="mirror half of the crops")
     transpose: bool = Field(False, description="swap rows and columns of half of the crops")
@@ -90,6 +93,9 @@ class OptimizerConfig(Config):
     )
     gamma: PositiveFloat = Field(0.5, description="see milestones")
     final: Share = Field(0.0, description="where `cosine` ends, as a share of lr")
+    schedule_minutes: PositiveFloat | None = Field(
+        None, description="minutes of training by which `cosine` has ended, if not all iterations are done by then"
+    )
     clip: NonNegativeFloat = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 
 
@@ -177,6 +183,9 @@ class RestorerTraining(RunConfig):
     validation: ValidationConfig = Field(ValidationConfig.model_validate({}), description="measures while training")
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added up before a step")
     channels_last: bool = Field(True, description="memory format of networks and pictures")
+    cuda_graph: bool = Field(
+        True, description="with CUDA and one process: record the gradients' work once and replay it every step"
+    )
 
     @classmethod
     def network_of(cls, fields: dict[str, Any], file: Path) -> NetworkConfig:

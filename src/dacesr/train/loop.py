@@ -9,17 +9,19 @@ import statistics
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from dacesr.device import choose_device
 from dacesr.progress import progress_bar
@@ -27,7 +29,7 @@ from dacesr.tensorfile import write_whole
 from dacesr.train.config import ConfigError
 from dacesr.train.log import Means, Record
 from dacesr.train.state import load_state, pack, save_state, unpack
-from dacesr.train.task import Task
+from dacesr.train.task import Outcome, Task
 from dacesr.train.tasks import Training, make_task
 
 PATIENCE = 10  # steps in a row without finite losses, after which a run stops
@@ -35,6 +37,45 @@ PATIENCE = 10  # steps in a row without finite losses, after which a run stops
 
 class TrainingError(RuntimeError):
     """The run cannot go on; the sentence says why and what is kept."""
+
+
+class _Ledger:
+    """What the steps came to: means for the log, those skipped so far, and failures in a row.
+
+    The last outcome may still be on its way from the device until it is settled.
+    """
+
+    def __init__(self, means: Means, skipped: int, folder: Path) -> None:
+        self.means, self.skipped, self.failures = means, skipped, 0
+        self._folder = folder
+        self._open: deque[tuple[int, Outcome]] = deque()
+
+    def add(self, outcome: Outcome, done: int) -> None:
+        """Take the outcome of the step after which so many are done; errors as for `settle`."""
+        self._open.append((done, outcome))
+        while self._open and (len(self._open) > 1 or self._open[0][1].ready()):
+            self._enter(*self._open.popleft())
+
+    def settle(self) -> None:
+        """Wait for what is open.
+
+        Raises:
+            TrainingError: Losses were not finite for too long.
+        """
+        while self._open:
+            self._enter(*self._open.popleft())
+
+    def _enter(self, done: int, outcome: Outcome) -> None:
+        terms, updated = outcome.read()
+        self.failures = 0 if updated else self.failures + 1
+        self.skipped += not updated
+        if self.failures == PATIENCE:
+            raise TrainingError(
+                f"losses were not finite in {PATIENCE} steps in a row, up to iteration {done}: stopped; "
+                f"{self._folder} keeps the last good state"
+            )
+        if updated:
+            self.means.add(terms)
 
 
 def train(
@@ -65,33 +106,29 @@ def train(
     task = make_task(config, accelerator, lambda sentence: console.print(f"dacesr: {sentence}", markup=False))
     assert config.output is not None  # load_config sets it
     folder, main = Path(config.output), accelerator.is_main_process
-    begin, means, skipped = _resume(task, folder)
+    begin, means, skipped, minutes = _resume(task, folder)
+    ledger = _Ledger(means, skipped, folder)
+    spent = _clock(started - minutes * 60, task, accelerator)
     if main:
         _write_config(config, folder)
     record = Record(folder, until=begin) if main else None
-    failures, last_log = 0, (time.monotonic(), begin)
+    last_log = time.monotonic(), begin
     task.start(begin)
     done = begin
     with progress_bar(console, shown=main) as progress, _stop_requests(accelerator) as stop_wanted:
         bar = progress.add_task("training", total=config.iterations, completed=begin)
         try:
             for iteration in range(begin, config.iterations):
-                terms, updated = _step(task, config, iteration)
+                ledger.add(_step(task, config, iteration, spent()), iteration + 1)
                 done, last = iteration + 1, iteration + 1 == config.iterations
-                failures = 0 if updated else failures + 1
-                skipped += not updated
-                if failures == PATIENCE:
-                    raise TrainingError(
-                        f"losses were not finite in {PATIENCE} steps in a row, up to iteration {done}: stopped; "
-                        f"{folder} keeps the last good state"
-                    )
-                if updated:
-                    means.add({name: float(value) for name, value in terms.items()})
                 progress.update(bar, completed=done)
                 if record and done % config.log_every == 0:
-                    speed = (time.monotonic() - last_log[0]) / (done - last_log[1])
+                    ledger.settle()
+                    seconds = time.monotonic() - last_log[0]
+                    speed = seconds / (done - last_log[1])
                     last_log = (time.monotonic(), done)
-                    values = {**means.take(), "skipped": float(skipped)}
+                    values = {**ledger.means.take(), "skipped": float(ledger.skipped)}
+                    values["waiting"] = min(1.0, task.waited() / seconds)
                     record.step(done, {**values, "seconds": speed})
                     progress.update(bar, description=_say(progress, config, done, values, speed))
                 if record and (done % config.validation.every == 0 or last):
@@ -100,8 +137,10 @@ def train(
                     _print_scores(progress, rows)
                 over = max_minutes is not None and time.monotonic() - started > max_minutes * 60
                 stop = stop_wanted(over)
-                if last or (failures == 0 and (done % config.save_every == 0 or stop)):
-                    _save(task, folder, done, means, skipped, accelerator)
+                if last or stop or done % config.save_every == 0:
+                    ledger.settle()
+                    if last or ledger.failures == 0:
+                        _save(task, folder, done, ledger, spent(), accelerator)
                 if stop:
                     break
         except OSError as error:
@@ -129,7 +168,7 @@ def describe_run(config: Training, *, steps: int = 5) -> str:
     try:
         for iteration in range(min(steps + 2, config.iterations)):
             start = time.monotonic()
-            _step(task, config, iteration)
+            _step(task, config, iteration, 0.0).read()
             times.append(time.monotonic() - start)
     finally:
         task.close()
@@ -166,8 +205,23 @@ def _accelerator(config: Training) -> Accelerator:
     return accelerator
 
 
-def _step(task: Task, config: Training, iteration: int) -> tuple[dict[str, torch.Tensor], bool]:
+def _clock(start: float, task: Task, accelerator: Accelerator) -> Callable[[], float]:
+    """What tells the minutes since a moment; alike in all processes where a learning rate depends on it."""
+    shared = accelerator.num_processes > 1 and any(learner.timed for learner in task.learners.values())
+
+    def minutes() -> float:
+        passed = (time.monotonic() - start) / 60
+        if shared:
+            passed = cast(Tensor, accelerator.reduce(torch.tensor(passed, device=accelerator.device), "mean")).item()
+        return passed
+
+    return minutes
+
+
+def _step(task: Task, config: Training, iteration: int, minutes: float) -> Outcome:
     """A step in which even random numbers of PyTorch's own are a function of (seed, iteration)."""
+    for learner in task.learners.values():
+        learner.minutes = minutes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + iteration)
         return task.step(iteration)
@@ -184,27 +238,28 @@ def _write_config(config: Training, folder: Path) -> None:
         raise ConfigError(f"the run folder {folder} cannot be written: {error.strerror or error}") from error
 
 
-def _resume(task: Task, folder: Path) -> tuple[int, Means, int]:
-    """Iterations done, running means, and steps skipped so far."""
+def _resume(task: Task, folder: Path) -> tuple[int, Means, int, float]:
+    """Iterations done, running means, steps skipped and minutes spent so far."""
     found = load_state(folder)
     if found is None:
-        return 0, Means(), 0
+        return 0, Means(), 0, 0.0
     iteration, tensors, facts = found
     try:
         task.load_state_dict(unpack(facts["task"], tensors))
-        return iteration, Means(**facts["means"]), facts["skipped"]
+        return iteration, Means(**facts["means"]), facts["skipped"], facts.get("minutes", 0.0)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{folder} holds a run of another network or config: choose another output") from error
 
 
-def _save(task: Task, folder: Path, iteration: int, means: Means, skipped: int, accelerator: Accelerator) -> None:
+def _save(task: Task, folder: Path, iteration: int, ledger: _Ledger, minutes: float, accelerator: Accelerator) -> None:
     """Write the weights, then the state: a run that is killed in between repeats some steps and writes both again."""
     state = task.state_dict()  # in all processes: it gathers
     if accelerator.is_main_process:
         task.export(folder, iteration)
         tensors: dict[str, torch.Tensor] = {}
         packed = pack("task", state, tensors)
-        save_state(folder, iteration, tensors, {"task": packed, "means": means.state_dict(), "skipped": skipped})
+        facts = {"means": ledger.means.state_dict(), "skipped": ledger.skipped, "minutes": minutes}
+        save_state(folder, iteration, tensors, {"task": packed, **facts})
     accelerator.wait_for_everyone()
 
 

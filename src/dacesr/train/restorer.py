@@ -4,7 +4,7 @@ What a stage is made of is all in the config.
 """
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,21 +15,22 @@ from torch import Tensor
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from dacesr import losses
-from dacesr.checkpoint import KINDS, Network, load_extractor, load_restorer, resolve, save_restorer
+from dacesr.checkpoint import Network, save_restorer
 from dacesr.conditioning import Guided, extractor_fields
 from dacesr.config import RestorerConfig
-from dacesr.dataset import Batch, Batches, Mixture, PairPool, Pairs, Photographs, Source
+from dacesr.dataset import Batches, PairPool
 from dacesr.degradation import ops
-from dacesr.drawings import Drawings
 from dacesr.featurefile import load_features
+from dacesr.memory import free_bytes
 from dacesr.nets.discriminator import UNetDiscriminator
-from dacesr.nets.extractor import Extractor
 from dacesr.nets.features import Features
-from dacesr.tensorfile import read_header
-from dacesr.train.config import ConfigError, DataConfig, RestorerTraining
+from dacesr.train.config import RestorerTraining
+from dacesr.train.feed import Feed
 from dacesr.train.learner import Learner
+from dacesr.train.parts import make_extractor, make_network, make_source
+from dacesr.train.recorded import Part, Recorded
 from dacesr.train.scenes import Crops, Scenes, ruin
-from dacesr.train.task import autocast, mean_of_processes
+from dacesr.train.task import Outcome, autocast, mean_of_processes
 from dacesr.train.validation import Validation
 
 
@@ -46,13 +47,16 @@ class RestorerTask:
         Raises:
             ValueError: A file or folder that the config names is missing or unfit; the sentence says which.
         """
-        self._config, self._accelerator = config, accelerator
+        self._config, self._accelerator, self._warn = config, accelerator, warn
         self._device = accelerator.device
-        self._autocast = autocast(config.precision, self._device)
+        self._single_gpu = self._device.type == "cuda" and accelerator.num_processes == 1
+        self._recording = self._single_gpu and config.cuda_graph
+        self._recorded: Recorded | None = None
+        self._autocast = autocast(config.precision, self._device, cached=not self._recording)
         self._memory = torch.channels_last if config.channels_last else torch.contiguous_format
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            net = _network(config)
+            net = make_network(config)
             discriminator = UNetDiscriminator(width=config.discriminator.width) if config.loss.gan else None
         self.restorer = self._learner(net, config.optimizer, config.ema)
         self.discriminator = None
@@ -61,9 +65,22 @@ class RestorerTask:
             self.discriminator = self._learner(discriminator, config.discriminator.optimizer, 0.0)
             self.learners["discriminator"] = self.discriminator
         self._features = self._load_features()
-        self._extractor = _extractor(config, self._device)
+        self._extractor = make_extractor(config, self._device)
         self._named = {} if config.extractor is None else extractor_fields(config.extractor)
-        self._batches = Batches(
+        self._feed = Feed(*self._data(warn), device=self._device, ahead=self._single_gpu)
+        self._pool = None
+        if config.data.pool:
+            self._pool = PairPool(config.data.pool, seed=config.seed + accelerator.process_index)
+        self.validation = None
+        if config.validation.folder and accelerator.is_main_process:
+            self.validation = Validation(config.validation, config.network.scale, self._device, self._autocast, warn)
+
+    # --- data
+
+    def _data(self, warn: Callable[[str], None]) -> tuple[Batches, Scenes]:
+        """What is read, and what makes crops of it."""
+        config, accelerator = self._config, self._accelerator
+        batches = Batches(
             make_source(config.data, config.network.scale, warn),
             size=config.data.context or config.data.crop,
             batch=config.data.batch,
@@ -74,8 +91,10 @@ class RestorerTask:
             processes=accelerator.num_processes,
             flip=config.data.flip,
             transpose=config.data.transpose,
+            pinned=self._single_gpu,
         )
-        self._scenes = Scenes(
+        room = int(config.data.device_gb * 2**30)
+        scenes = Scenes(
             crop=config.data.crop,
             scale=config.network.scale,
             seed=config.seed + 1,
@@ -84,31 +103,26 @@ class RestorerTask:
             device=self._device,
             rank=accelerator.process_index,
             processes=accelerator.num_processes,
+            device_bytes=min(room, free_bytes(self._device) // 2) if self._single_gpu else 0,
         )
-        self._pool = None
-        if config.data.pool:
-            self._pool = PairPool(config.data.pool, seed=config.seed + accelerator.process_index)
-        self._waiting: Iterator[Batch] = iter(())
-        self.validation = None
-        if config.validation.folder and accelerator.is_main_process:
-            self.validation = Validation(config.validation, config.network.scale, self._device, self._autocast, warn)
-
-    # --- data
+        return batches, scenes
 
     def start(self, iteration: int) -> None:
         """Get ready for the steps from an iteration on."""
         times = self._config.accumulate
-        self._waiting = self._batches.prefetch(iteration * times, self._config.iterations * times)
+        self._feed.start(iteration * times, self._config.iterations * times)
 
     def close(self) -> None:
         """Let go of what prepares batches."""
-        if close := getattr(self._waiting, "close", None):
-            close()
+        self._feed.close()
+
+    def waited(self) -> float:
+        """Seconds that steps have waited for their crops, since this was last asked."""
+        return self._feed.waited()
 
     def _crops(self, number: int) -> Crops:
         """What the next batch gives to train on, after its exchange with the pool."""
-        period = self._batches.period
-        crops = self._scenes.crops(next(self._waiting), number, keep=number % period if period else None)
+        crops = self._feed.crops(number)
         if self._pool is not None:
             held = self._pool.exchange(number, *(tensor for tensor in crops if tensor is not None))
             crops = Crops(*held)
@@ -125,43 +139,67 @@ class RestorerTask:
         with self._autocast():
             return self._extractor.condition(lr, self._config.network.condition)
 
-    def _sharpened(self, gt: Tensor) -> Tensor:
-        """Ground truth of the terms that want it sharp; as it is where none does."""
+    def _part(self, number: int) -> Part:
+        """The next batch with all that the losses want of it."""
+        lr, gt, condition, window = self._crops(number)
         loss = self._config.loss
         wanted = "sharp" in (loss.pixel_target, loss.perceptual_target, loss.gan_target)
-        return ops.usm_sharpen(gt).contiguous(memory_format=self._memory) if wanted else gt
+        sharp = ops.usm_sharpen(gt).contiguous(memory_format=self._memory) if wanted else None
+        return Part(lr, gt, sharp, condition, window)
 
     # --- one step
 
-    def step(self, iteration: int) -> tuple[dict[str, Tensor], bool]:
+    def step(self, iteration: int) -> Outcome:
         """Gradients of one iteration, and the updates if all are finite.
+
+        With one process and CUDA nothing here waits for the device, which itself calls the updates off.
 
         Returns:
             Loss terms (means over all processes), rate and norm by name, and whether the updates were made.
         """
         times = self._config.accumulate
+        terms = self._gradients([self._part(iteration * times + part) for part in range(times)])
+        terms = mean_of_processes(terms, self._accelerator)
+        norms = {name: learner.gradient_norm() for name, learner in self.learners.items()}
+        finite = torch.stack([*terms.values(), *norms.values()]).isfinite().all()
+        off = None
+        if self._single_gpu:
+            off = 1 - finite.float()
+        elif not finite:
+            for learner in self.learners.values():
+                learner.forget()
+            return Outcome(terms, False)
+        rates = {name: learner.update(iteration, off) for name, learner in self.learners.items()}
+        return Outcome({**terms, "lr": rates["restorer"], "gradient": norms["restorer"]}, finite)
+
+    def _gradients(self, parts: Sequence[Part]) -> dict[str, Tensor]:
+        """Leave the gradients of a step in its networks, by a recording if there is one; the loss terms."""
+        if self._recording and self._recorded is None:
+            try:
+                with self._feed.quiet():
+                    self._recorded = Recorded(self._work, parts, [learner.net for learner in self.learners.values()])
+            except RuntimeError as error:
+                self._recording = False
+                self._warn(f"the step cannot be recorded as a CUDA graph and runs as it is: {_first_line(error)}")
+        return self._work(parts) if self._recorded is None else self._recorded(parts)
+
+    def _work(self, parts: Sequence[Part]) -> dict[str, Tensor]:
+        """Forward, losses and backward of both networks, kernel by kernel; the loss terms."""
         terms: dict[str, Tensor] = {}
         judged: list[tuple[Tensor, Tensor]] = []  # outputs and the GAN's real pictures
-        for part in range(times):
-            lr, gt, *condition = self._crops(iteration * times + part)
-            sharp = self._sharpened(gt)
-            with self._alone(self.restorer, part < times - 1):
+        for number, (lr, gt, sharp, condition, window) in enumerate(parts):
+            sharp = gt if sharp is None else sharp
+            with self._alone(self.restorer, number < len(parts) - 1):
                 with self._autocast():
-                    output = self.restorer.model(lr, *condition) if self._extractor else self.restorer.model(lr)
+                    guided = condition is not None
+                    output = self.restorer.model(lr, condition, window) if guided else self.restorer.model(lr)
                 found = self._terms(output.float(), gt, sharp)
-                (torch.stack(list(found.values())).sum() / times).backward()
-            _add(terms, found, times)
+                (torch.stack(list(found.values())).sum() / len(parts)).backward()
+            _add(terms, found, len(parts))
             judged.append((output.detach(), sharp if self._config.loss.gan_target == "sharp" else gt))
         if self.discriminator is not None:
             terms |= self._judge(self.discriminator, judged)
-        terms = mean_of_processes(terms, self._accelerator)
-        norms = {name: learner.gradient_norm() for name, learner in self.learners.items()}
-        if not torch.stack([*terms.values(), *norms.values()]).isfinite().all():
-            for learner in self.learners.values():
-                learner.forget()
-            return terms, False
-        rates = {name: torch.tensor(learner.update(iteration)) for name, learner in self.learners.items()}
-        return {**terms, "lr": rates["restorer"], "gradient": norms["restorer"]}, True
+        return terms
 
     def _terms(self, output: Tensor, gt: Tensor, sharp: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the restorer's loss."""
@@ -233,7 +271,14 @@ class RestorerTask:
         net = net.to(device=self._device)
         if self._config.channels_last:
             net = convert_conv2d_weight_memory_format(net, torch.channels_last)
-        return Learner(net, config=config, iterations=self._config.iterations, ema=ema, accelerator=self._accelerator)
+        return Learner(
+            net,
+            config=config,
+            iterations=self._config.iterations,
+            ema=ema,
+            accelerator=self._accelerator,
+            fused=self._single_gpu,
+        )
 
     def _load_features(self) -> Features | None:
         loss = self._config.loss
@@ -250,68 +295,5 @@ def _add(terms: dict[str, Tensor], found: Mapping[str, Tensor], parts: int) -> N
         terms[name] = terms[name] + share if name in terms else share
 
 
-def make_source(config: DataConfig, scale: int, warn: Callable[[str], None]) -> Source:
-    """What the config's folders and shares make.
-
-    Raises:
-        ValueError: A folder is missing or empty, or shares that cannot be.
-    """
-    cache = int(config.cache_gb * 2**30)
-    if config.lr_folder is not None:
-        if len(config.folders) != 1 or config.drawings:
-            raise ConfigError("data.lr_folder goes with one of data.folders and without data.drawings")
-        return Pairs(
-            config.folders[0], config.lr_folder, scale=scale, meta_info=config.meta_info, cache_bytes=cache, warn=warn
-        )
-    if not config.folders and not config.drawings:
-        raise ConfigError("data.folders should name at least one folder of sharp pictures")
-    parts: list[tuple[Source, float]] = []
-    if config.folders and config.drawings < 1:
-        photographs = Photographs(config.folders, meta_info=config.meta_info, cache_bytes=cache, warn=warn)
-        parts.append((photographs, 1 - config.drawings))
-    if config.drawings:
-        parts.append((Drawings(), config.drawings))
-    return Mixture(parts)
-
-
-def _network(config: RestorerTraining) -> Network:
-    """The config's network, with the weights of `init` if that is given; those may lack a learned modulation."""
-    net = KINDS[config.network.kind].network(config.network)
-    if config.init is not None:
-        start = load_restorer(config.init)
-        _check_start(config, start)
-        weights = start.state_dict()
-        own = {name: value for name, value in net.state_dict().items() if name.startswith("modulation.")}
-        try:
-            net.load_state_dict({**own, **weights})
-        except RuntimeError as error:
-            raise ConfigError(f"init: the weights of {config.init} do not fit the network of the config") from error
-    return net
-
-
-def _check_start(config: RestorerTraining, start: Network) -> None:
-    """Shapes alone don't tell one learned modulation or extractor from another."""
-    assert config.init is not None
-    if not isinstance(start.config, RestorerConfig) or not start.config.learned_modulation:
-        return
-    for field in ("modulation", "modulate", "condition"):
-        earlier, own = getattr(start.config, field), getattr(config.network, field, None)
-        if earlier != own:
-            raise ConfigError(f"network.{field} is {own}, and the weights of init, {config.init}, have {earlier}")
-    named = read_header(resolve(config.init)).get("extractor_sha256")
-    if config.extractor and named and named != extractor_fields(config.extractor)["extractor_sha256"]:
-        raise ConfigError(f"extractor: {config.extractor} is not the one that init, {config.init}, was trained with")
-
-
-def _extractor(config: RestorerTraining, device: torch.device) -> Extractor | None:
-    """What conditions the network, frozen."""
-    if config.extractor is None:
-        return None
-    assert isinstance(config.network, RestorerConfig)  # the config has been checked
-    extractor, kind = load_extractor(config.extractor), config.network.condition
-    if extractor.condition_dim(kind) != config.network.condition_dim:
-        raise ConfigError(
-            f"network.condition_dim is {config.network.condition_dim}, and the condition {kind} of {config.extractor} "
-            f"has {extractor.condition_dim(kind)} channels"
-        )
-    return extractor.to(device)
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

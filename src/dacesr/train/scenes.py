@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dacesr.dataset import Batch, sample_generator
 from dacesr.degradation import recipe
+from dacesr.imresize import upload
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -43,6 +44,7 @@ class Scenes:
         device: torch.device,
         rank: int = 0,
         processes: int = 1,
+        device_bytes: int = 0,
     ) -> None:
         """Only keep the arguments.
 
@@ -55,28 +57,51 @@ class Scenes:
             device: Where all of this happens.
             rank: Number of this process.
             processes: Their number; crops are where those of one process with all samples would be.
+            device_bytes: Memory of the device for the ground truth of batches that are kept.
         """
         self._crop, self._scale, self._seed = crop, scale, seed
         self._rank, self._processes = rank, processes
         self._degrade, self._embed, self._device = degrade, embed, device
         self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}  # uint8 small pictures, and their condition
+        self._truth: dict[int, Tensor] = {}  # their uint8 ground truth
+        self._room = device_bytes
 
-    def crops(self, batch: Batch, number: int, keep: int | None = None) -> Crops:
+    def complete(self, keep: int | None) -> bool:
+        """Whether all of a batch is kept under this key, so that `crops` needs it no more."""
+        return keep in self._truth
+
+    def crops(self, batch: Batch | None, number: int, keep: int | None = None) -> Crops:
         """Degrade a batch, see what is in it, and crop each picture in a place of its own.
 
         Args:
-            batch: As the data set makes it.
+            batch: As the data set makes it; None where it is `complete`.
             number: Of the step; it decides, with the seed, where the crops are.
-            keep: Key under which the small pictures and their condition are kept for the next time; None: they aren't.
+            keep: Key under which the small pictures and their condition are kept for the next time, and the ground
+                truth while there is room; None: they aren't.
+
+        Raises:
+            ValueError: There is no batch, and it is not complete.
         """
-        gt = batch.gt.to(self._device, non_blocking=True)
-        lr, condition = self._kept.get(keep, (None, None)) if keep is not None else (None, None)
-        if lr is None:
-            lr, condition = self._made(batch, gt)
-            if keep is not None:
-                self._kept[keep] = lr, condition
+        lr, gt, condition = self._whole(batch, keep)
         lr, gt, window = self._cropped(lr, gt, number)
         return Crops(lr.float() / 255, gt.float() / 255, condition, None if condition is None else window)
+
+    def _whole(self, batch: Batch | None, keep: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Small pictures, ground truth and condition of a batch, as far as possible those that are kept."""
+        if keep is not None and keep in self._truth:
+            lr, condition = self._kept[keep]
+            return lr, self._truth[keep], condition
+        if batch is None:
+            raise ValueError(f"the batch {keep} is not kept and should be given")
+        gt = batch.gt.to(self._device, non_blocking=True)
+        found = None if keep is None else self._kept.get(keep)
+        lr, condition = found or self._made(batch, gt)
+        if keep is not None:
+            self._kept[keep] = lr, condition
+            if gt.nbytes <= self._room:
+                self._room -= gt.nbytes
+                self._truth[keep] = gt
+        return lr, gt, condition
 
     @torch.no_grad()
     def _made(self, batch: Batch, gt: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -92,7 +117,7 @@ class Scenes:
         count, _, height, width = lr.shape
         side, scale = self._crop // self._scale, self._scale
         if (height, width) == (side, side):
-            whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=lr.device)
+            whole = upload(torch.tensor([0.0, 0.0, 1.0, 1.0]), lr.device)
             return lr, gt, whole.expand(count, 4)
         first = (number * self._processes + self._rank) * count
         generators = [sample_generator(self._seed, first + i) for i in range(count)]
@@ -100,13 +125,25 @@ class Scenes:
             torch.cat([torch.randint(long - side + 1, (1,), generator=generator) for generator in generators])
             for long in (height, width)
         )
-        small, large = lr.new_empty(count, 3, side, side), gt.new_empty(count, 3, scale * side, scale * side)
-        for i, (top, left) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
-            small[i] = lr[i, :, top : top + side, left : left + side]
-            large[i] = gt[i, :, scale * top :, scale * left :][:, : scale * side, : scale * side]
         sides = torch.tensor([height, width, height, width])
         window = torch.stack([tops, lefts, tops + side, lefts + side], 1) / sides
-        return small, large, window.to(lr.device)
+        places = upload(torch.stack([tops, lefts]), lr.device)
+        small, large = squares(lr, places, side), squares(gt, scale * places, scale * side)
+        return small, large, upload(window, lr.device)
+
+
+def squares(pictures: Tensor, places: Tensor, side: int) -> Tensor:
+    """Squares (b, c, side, side) of pictures (b, c, h, w), whose tops and lefts are `places` (2, b)."""
+    if pictures.device.type == "cpu":  # where copying rows is faster than gathering
+        corners = zip(pictures, *places.tolist(), strict=True)
+        return torch.stack([picture[:, top : top + side, left : left + side] for picture, top, left in corners])
+    return gathered(pictures, places, side)
+
+
+def gathered(pictures: Tensor, places: Tensor, side: int) -> Tensor:
+    """The same in one kernel, which reads `places` on the device."""
+    everywhere = pictures.unfold(2, side, 1).unfold(3, side, 1)  # (b, 3, h - side + 1, w - side + 1, side, side)
+    return everywhere[torch.arange(len(pictures), device=pictures.device), :, places[0], places[1]]
 
 
 def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Generator], scale: int) -> Tensor:
@@ -117,5 +154,7 @@ def ruin(gt: Tensor, spaces: dict[str, float], generators: Sequence[torch.Genera
     lr = gt.new_empty(len(gt), 3, gt.shape[2] // scale, gt.shape[3] // scale)
     for space in dict.fromkeys(chosen):
         members = [i for i, name in enumerate(chosen) if name == space]
-        lr[members], _ = recipe.degrade(gt[members], space, [generators[i] for i in members], scale)
+        index = upload(torch.tensor(members), gt.device)
+        small, _ = recipe.degrade(gt.index_select(0, index), space, [generators[i] for i in members], scale)
+        lr.index_copy_(0, index, small)
     return lr

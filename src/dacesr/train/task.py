@@ -1,8 +1,9 @@
 """What the loop asks of everything that trains, and how a network with one learner does it."""
 
 import contextlib
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,6 +14,63 @@ from torch import Tensor, nn
 from dacesr.device import choose_precision
 from dacesr.train.config import RunConfig
 from dacesr.train.learner import Learner
+
+
+class Outcome:
+    """What a step came to. On CUDA it is on its way when the step returns, and reading it waits for it."""
+
+    def __init__(self, values: Mapping[str, Tensor | float], updated: Tensor | bool) -> None:
+        """Send the values to the CPU.
+
+        Args:
+            values: Loss terms, rate and norm by name; tensors are ().
+            updated: Whether the updates were made, a tensor () where only the device knows.
+        """
+        self._fixed = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        sent = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        self._order, self._names = tuple(values), tuple(sent)
+        flag = updated if isinstance(updated, Tensor) else torch.tensor(updated)
+        self._event: torch.cuda.Event | None = None
+        if flag.is_cuda:
+            found = torch.stack([*(value.detach().float() for value in sent.values()), flag.float()])
+            self._numbers = torch.empty(found.shape, pin_memory=True).copy_(found, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(found.device))
+        else:
+            self._numbers = torch.tensor([*(float(value) for value in sent.values()), float(flag)], dtype=torch.float64)
+
+    def ready(self) -> bool:
+        """Whether reading it takes no time."""
+        return self._event is None or self._event.query()
+
+    def read(self) -> tuple[dict[str, float], bool]:
+        """The values by name, and whether the updates were made."""
+        if self._event is not None:
+            self._event.synchronize()
+        *numbers, updated = self._numbers.tolist()
+        known = {**self._fixed, **dict(zip(self._names, numbers, strict=True))}
+        return {name: known[name] for name in self._order}, bool(updated)
+
+
+class Stopwatch:
+    """Adds up the seconds within its contexts."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time of a context."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - start
+
+    def take(self) -> float:
+        """The seconds since they were last taken."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class Task(Protocol):
@@ -28,12 +86,16 @@ class Task(Protocol):
         """Let go of what prepares batches."""
         ...
 
-    def step(self, iteration: int) -> tuple[dict[str, Tensor], bool]:
+    def step(self, iteration: int) -> Outcome:
         """Gradients of one iteration, and the updates if all are finite.
 
         Returns:
             Loss terms (means over all processes), rate and norm by name, and whether the updates were made.
         """
+        ...
+
+    def waited(self) -> float:
+        """Seconds that steps have waited for their data, since this was last asked."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,6 +136,7 @@ class PlainTask(ABC):
         )
         self.learners = {name: self.learner}
         self.waiting: Iterator[Any] = iter(())
+        self._watch = Stopwatch()
 
     @abstractmethod
     def terms(self, batch: Any) -> dict[str, Tensor]:
@@ -84,16 +147,22 @@ class PlainTask(ABC):
         if close := getattr(self.waiting, "close", None):
             close()
 
-    def step(self, iteration: int) -> tuple[dict[str, Tensor], bool]:
+    def waited(self) -> float:
+        """Seconds that steps have waited for their batch, since this was last asked."""
+        return self._watch.take()
+
+    def step(self, iteration: int) -> Outcome:
         """Gradients of one iteration, and the update if all are finite; see `Task`."""
-        terms = self.terms(next(self.waiting))
+        with self._watch.running():
+            batch = next(self.waiting)
+        terms = self.terms(batch)
         torch.stack(list(terms.values())).sum().backward()
         terms = mean_of_processes({name: term.detach() for name, term in terms.items()}, self.accelerator)
         norm = self.learner.gradient_norm()
         if not torch.stack([*terms.values(), norm]).isfinite().all():
             self.learner.forget()
-            return terms, False
-        return {**terms, "lr": torch.tensor(self.learner.update(iteration)), "gradient": norm}, True
+            return Outcome(terms, False)
+        return Outcome({**terms, "lr": self.learner.update(iteration), "gradient": norm}, True)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs besides the config."""
@@ -113,9 +182,17 @@ def mean_of_processes(terms: dict[str, Tensor], accelerator: Accelerator) -> dic
     return dict(zip(terms, means.unbind(), strict=True))
 
 
-def autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    """Makes contexts in which layers compute in bf16, or as they are."""
+def autocast(
+    precision: str, device: torch.device, *, cached: bool = True
+) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Makes contexts in which layers compute in bf16, or as they are.
+
+    Args:
+        precision: auto, fp32 or bf16.
+        device: Where.
+        cached: Keep converted weights within a context; not where a CUDA graph is recorded.
+    """
     chosen = choose_precision(device) if precision == "auto" else precision
     if chosen != "bf16":
         return contextlib.nullcontext
-    return lambda: torch.autocast(device.type, torch.bfloat16)
+    return lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=cached)
