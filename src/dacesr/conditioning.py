@@ -8,7 +8,7 @@ The header of a conditioned checkpoint holds, beside what every file of ours has
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ __all__ = [
     "condition_of",
     "extractor_fields",
     "find_extractor",
+    "given_together",
     "kind_of",
     "load_guided",
     "look",
@@ -222,13 +223,34 @@ class View(NamedTuple):
         """The view of a tile of this part."""
         return self._replace(top=self.top + tile.rows.start, left=self.left + tile.columns.start)
 
+    def window(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Where a part of `height` x `width` pixels lies: (top, left, bottom, right) as fractions of the picture."""
+        bottom, right = self.top + height, self.left + width
+        return self.top / self.height, self.left / self.width, bottom / self.height, right / self.width
+
     def through(self, net: Network, x: Tensor) -> Tensor:
         """The output of a network for the part's pixels, (b, 3, h, w)."""
-        if self.condition is None:
-            return net(x)
-        bottom, right = self.top + x.shape[2], self.left + x.shape[3]
-        window = (self.top / self.height, self.left / self.width, bottom / self.height, right / self.width)
-        return net(x, self.condition, window)
+        return net(x) if self.condition is None else net(x, self.condition, self.window(*x.shape[2:]))
+
+
+def given_together(x: Tensor, views: Sequence[View]) -> tuple[Tensor, ...]:
+    """What a network is given for parts of one picture, or of b pictures, at once; nothing waits for the device.
+
+    Args:
+        x: (parts * b, 3, h, w), first the first part of all pictures.
+        views: Of each part, all with the same condition, (b, t, width), or None.
+
+    Returns:
+        `x` alone, or with conditions (parts * b, t, width) and windows (parts * b, 4), all on its device.
+    """
+    condition = views[0].condition
+    if condition is None:
+        return (x,)
+    pictures = condition.shape[0]
+    windows = torch.tensor([view.window(*x.shape[2:]) for view in views for _ in range(pictures)])
+    if x.device.type == "cuda":
+        windows = windows.pin_memory().to(x.device, non_blocking=True)
+    return x, condition.repeat(len(views), 1, 1), windows
 
 
 class Guided(nn.Module):

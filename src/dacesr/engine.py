@@ -3,18 +3,21 @@
 import copy
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dacesr.checkpoint import Network
-from dacesr.conditioning import View
+from dacesr.conditioning import View, given_together
+from dacesr.config import RestorerConfig
 from dacesr.device import choose_precision
-from dacesr.memory import is_out_of_memory
+from dacesr.graphs import Graphs
+from dacesr.memory import made_or_none
 from dacesr.pairing import Pair, checked
+from dacesr.transfer import Arriving, Copies
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -26,10 +29,14 @@ class UpscaleError(RuntimeError):
 
 
 class _Running(NamedTuple):
-    """A network as it runs: a copy on the device, and its precision."""
+    """A network as it runs: a copy on the device, its precision, and its CUDA graphs where it may have some."""
 
     net: Network
     precision: str
+    graphs: Graphs | None = None
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self.net(*inputs) if self.graphs is None else self.graphs(*inputs)
 
 
 @dataclass
@@ -41,12 +48,29 @@ class Weights:
     running: _Running
 
 
+class Started(NamedTuple):
+    """Work that a device was given.
+
+    Attributes:
+        inputs: Of the network.
+        output: What it will give, in fp32.
+        extremes: The least and the greatest value of the output, and the greatest of the input.
+        running: What does it.
+    """
+
+    inputs: tuple[Any, ...]
+    output: Tensor
+    extremes: Arriving
+    running: _Running
+
+
 class Engine:
     """Runs a network, or what lies between the two of a pair.
 
     Attributes:
         name: Of the network, for messages.
         device: Where it runs.
+        copies: To the device and from it.
         precision: `fp32`, `bf16` or `fp16`; fp32 once another gave broken numbers.
         strength: What is used where a call does not say; None where there is one set of weights.
     """
@@ -71,6 +95,7 @@ class Engine:
             raise ValueError(f"precision must be auto, {', '.join(DTYPES)}; got {precision!r}")
         self.name = name
         self.device = device
+        self.copies = Copies(device)
         self.precision = choose_precision(device) if precision == "auto" else precision
         self._exact = net.eval()
         self._pair = pair
@@ -101,56 +126,85 @@ class Engine:
                 self._weights = Weights(strength, exact, _running(exact, self.device, self.precision))
             return self._weights
 
-    @torch.no_grad()
     def run(self, weights: Weights, x: Tensor, view: View) -> Tensor | None:
-        """The network on a part of a picture, in fp32 again if it gives no numbers or black.
+        """The network on a part of a picture: `start` and `finish`."""
+        started = self.start(weights, [x], [view])
+        return None if started is None else self.finish(weights, started)
+
+    @torch.no_grad()
+    def start(self, weights: Weights, parts: Sequence[Tensor], views: Sequence[View]) -> Started | None:
+        """Give the device parts of a picture, or of b pictures of one size, to work on; does not wait for a GPU.
 
         Args:
             weights: From `at`.
-            x: The part, (b, 3, h, w) in [0, 1].
-            view: Where it lies, and what conditions it.
+            parts: Each (b, 3, h, w) in [0, 1], all of one size.
+            views: Where each lies, and what conditions all of them.
 
         Returns:
-            (b, 3, scale * h, scale * w) in [0, 1], fp32 on the device; None if memory runs out.
+            What `finish` needs; None if memory runs out.
+        """
+        return self._fitting(weights, lambda: self._launch(weights.running, self._inputs(parts, views)))
+
+    @torch.no_grad()
+    def finish(self, weights: Weights, started: Started) -> Tensor | None:
+        """Wait for what was started; done again in fp32 if it gave no numbers or black, as is what was started with it.
+
+        Returns:
+            (parts * b, 3, scale * h, scale * w) in [0, 1], fp32 on the device; None if memory runs out.
 
         Raises:
             UpscaleError: The weights give values that are not numbers.
         """
-        try:
-            x = x.to(self.device)
-            running = weights.running
-            output = view.through(running.net, x).float()
-            if running.precision != "fp32" and _is_broken(output, x):
-                output = view.through(self._fall_back(weights), x).float()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-        if not _is_finite(output):
+        low, high, brightest = started.extremes.in_memory().tolist()
+        if started.running.precision != "fp32":
+            if _is_broken(low, high, brightest):
+                self._fall_back()
+            if self.precision == "fp32":
+                again = self._fitting(weights, lambda: self._launch(self._in_fp32(weights), started.inputs))
+                return None if again is None else self.finish(weights, again)
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise UpscaleError(f"{self.name} gives values that are not numbers; its weights may be damaged")
-        return output.clamp_(0, 1)
+        return started.output.clamp_(0, 1)
 
-    def _fall_back(self, weights: Weights) -> Network:
+    def _inputs(self, parts: Sequence[Tensor], views: Sequence[View]) -> tuple[Any, ...]:
+        there = [part.to(self.device) for part in parts]
+        x, view = there[0] if len(there) == 1 else torch.cat(there), views[0]
+        if len(views) > 1 or self.device.type == "cuda":
+            return given_together(x, views)
+        return (x,) if view.condition is None else (x, view.condition, view.window(*x.shape[2:]))
+
+    def _launch(self, running: _Running, inputs: tuple[Any, ...]) -> Started:
+        output = running(*inputs).float()
+        extremes = torch.stack((*output.aminmax(), inputs[0].amax().float()))
+        return Started(inputs, output, self.copies.fetch(extremes), running)
+
+    def _fitting(self, weights: Weights, make: Callable[[], Started]) -> Started | None:
+        """What is made; None if memory runs out, and then the graphs' and what PyTorch keeps is given back."""
+        made = made_or_none(make)
+        if made is None and weights.running.graphs is not None:
+            weights.running.graphs.clear()
+        return made
+
+    def _fall_back(self) -> None:
         with self._lock:
             if self.precision != "fp32":
                 self._warn(f"{self.precision} gave a black or broken tile: it is done again, and the rest, in fp32")
                 self.precision = "fp32"
+
+    def _in_fp32(self, weights: Weights) -> _Running:
+        with self._lock:
             if weights.running.precision != "fp32":
                 weights.running = _running(weights.exact, self.device, "fp32")
-            return weights.running.net
+            return weights.running
 
 
 def _running(net: Network, device: torch.device, precision: str) -> _Running:
     """A copy on a device, in half precision where that is asked for (the network keeps what must stay fp32)."""
     copied = copy.deepcopy(net).to(device=device, dtype=DTYPES[precision]).requires_grad_(False).eval()
-    return _Running(copied, precision)
+    recorded = device.type == "cuda" and isinstance(net.config, RestorerConfig)  # others may wait for the GPU
+    return _Running(copied, precision, Graphs(copied) if recorded else None)
 
 
-def _is_finite(x: Tensor) -> bool:
-    """As `x.isfinite().all()` in one pass: the extremes are NaN where any value is."""
-    return all(math.isfinite(extreme) for extreme in x.aminmax())
-
-
-def _is_broken(output: Tensor, x: Tensor) -> bool:
+def _is_broken(low: float, high: float, brightest: float) -> bool:
     """Not finite, or black where the input is not: what overflow in half precision looks like."""
-    return not _is_finite(output) or bool(output.max() < 1 / 255 and x.max() > 8 / 255)
+    return not (math.isfinite(low) and math.isfinite(high)) or (high < 1 / 255 and brightest > 8 / 255)

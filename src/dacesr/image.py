@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pyvips
+import torch
 from torch import Tensor
 
 from dacesr import encoding, formats
@@ -152,7 +153,33 @@ class PictureWriter:
             ImageError: The disk is full.
             ValueError: The shape does not fit, rows are too many, or a value is not a number.
         """
-        self._rows.append(rows.mean(1, keepdim=True) if self._picture.is_gray else rows)
+        self._rows.append(self._bands(rows))
+
+    def values(self, rows: Tensor) -> Tensor:
+        """What is stored of rows, made where they are, for `write_values`.
+
+        Args:
+            rows: As for `write_rows`; numbers all.
+
+        Returns:
+            (k, width, 1 or 3): uint8, or int16 with the bits of uint16.
+
+        Raises:
+            ValueError: The shape does not fit.
+        """
+        return self._rows.values(self._bands(rows))
+
+    def write_values(self, values: Tensor) -> None:
+        """Add the next rows as `values` gives them, now in memory.
+
+        Raises:
+            ImageError: The disk is full.
+            ValueError: Rows are too many.
+        """
+        self._rows.append_values(values)
+
+    def _bands(self, rows: Tensor) -> Tensor:
+        return rows.mean(1, keepdim=True) if self._picture.is_gray else rows
 
     def finish(self) -> bytes | None:
         """Add alpha, resize, encode, and put the file in place.
@@ -259,20 +286,28 @@ class _RowFile:
 
     def append(self, rows: Tensor) -> None:
         """Add (1, bands, k, width) in [0, 1], clamped and rounded."""
+        for strip in rows.split(ROWS_AT_ONCE, dim=2):
+            if not strip.isfinite().all():
+                raise ValueError("rows hold values that are no numbers")
+            self.append_values(self.values(strip).cpu())
+
+    def values(self, rows: Tensor) -> Tensor:
+        """(1, bands, k, width) in [0, 1], clamped and rounded: (k, width, bands), uint8 or the bits of uint16."""
         if rows.shape[:2] != (1, self.bands) or rows.shape[3] != self.width:
             raise ValueError(f"rows should be (1, {self.bands}, k, {self.width}), not {tuple(rows.shape)}")
-        if self._rows + rows.shape[2] > self.height:
-            raise ValueError(f"{self._rows + rows.shape[2]} rows are more than the height {self.height}")
-        full, kind = (65535, "uint16") if self.deep else (255, "uint8")
+        values = rows[0].permute(1, 2, 0).float().clamp(0, 1).mul(65535 if self.deep else 255).round()
+        stored = values.to(torch.int32).to(torch.int16) if self.deep else values.to(torch.uint8)
+        return stored.contiguous()
+
+    def append_values(self, values: Tensor) -> None:
+        """Add what `values` gives, in memory."""
+        if self._rows + values.shape[0] > self.height:
+            raise ValueError(f"{self._rows + values.shape[0]} rows are more than the height {self.height}")
         try:
-            for strip in rows.split(ROWS_AT_ONCE, dim=2):
-                if not strip.isfinite().all():
-                    raise ValueError("rows hold values that are no numbers")
-                values = strip[0].permute(1, 2, 0).float().clamp(0, 1).mul(full).round().cpu()
-                self._file.write(values.numpy().astype(kind).tobytes())
+            self._file.write(values.numpy().data)
         except OSError as error:
             raise encoding.unwritable(self.name, error) from error
-        self._rows += rows.shape[2]
+        self._rows += values.shape[0]
 
     def image(self) -> pyvips.Image:
         """The rows as an image that lies in the file, not in memory."""

@@ -3,7 +3,8 @@
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,18 @@ from dacesr.conditioning import (
     tags_in,
 )
 from dacesr.device import find_device
-from dacesr.engine import DTYPES, Engine, Precision, UpscaleError, Weights
+from dacesr.engine import Engine, Precision, UpscaleError
 from dacesr.image import Picture, PictureWriter
 from dacesr.memory import free_bytes, is_out_of_memory
 from dacesr.nets.extractor import Extractor
 from dacesr.pairing import Pair, find_pair
+from dacesr.tilerunner import SMALLEST_TILE, Progress, TileRunner, Work
 from dacesr.tiling import TilePlan
+from dacesr.transfer import Filled
 
 __all__ = ["OVERLAP", "Precision", "Progress", "UpscaleError", "Upscaler"]
 
-Progress = Callable[[int, int], None]  # tiles done, tiles in all
-
 OVERLAP = 32  # input pixels that neighbouring tiles share
-SMALLEST_TILE = 32
 LARGEST_TILE = 1024
 TILE_BUDGET = 320 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
 
@@ -87,7 +87,7 @@ class Upscaler:
         check_extractor(net.config, extractor, name)
         self.extractor = extractor.to(self.device, torch.float32) if extractor else None
         self._config = net.config
-        self._tile_limit = 0  # set once a larger tile did not fit in memory
+        self._runner = TileRunner(self._engine, net.config, warn=self._warn)
 
     @property
     def precision(self) -> str:
@@ -180,16 +180,18 @@ class Upscaler:
         Raises:
             ValueError: `tile` is neither, or the overlap is negative.
         """
+        return self._size(tile, overlap)
+
+    def _size(self, tile: int | str, overlap: int, pictures: int = 1) -> int:
         if tile != "auto" and not (isinstance(tile, int) and tile >= 0):
             raise ValueError(f"tile must be auto, 0 or a positive number of pixels; got {tile!r}")
         if overlap < 0:
             raise ValueError(f"overlap must not be negative; got {overlap}")
         if isinstance(tile, str):
-            budget = free_bytes(self.device) // 2
+            budget = free_bytes(self.device) // 2 // pictures
             if self.device.type == "cpu":
                 budget = min(budget, TILE_BUDGET)
-            itemsize = DTYPES[self.precision].itemsize
-            side = math.isqrt(budget // self._config.bytes_per_pixel(itemsize)) // 16 * 16
+            side = math.isqrt(budget // self._runner.bytes_per_pixel()) // 16 * 16
             tile = max(SMALLEST_TILE, 3 * overlap, min(LARGEST_TILE, side))
         return tile
 
@@ -253,7 +255,7 @@ class Upscaler:
             condition = self.condition(picture)
         elif self.extractor is None:
             raise ValueError(f"{self.name} has no extractor, so it takes no condition")
-        view = View(condition, picture.height, picture.width)
+        work = Work(weights, plan, picture.region, View(condition, picture.height, picture.width), overlap)
         with PictureWriter(
             picture,
             target,
@@ -266,20 +268,24 @@ class Upscaler:
         ) as writer:
             if progress:
                 progress(0, len(plan))
-            for strip in plan.blend(self._outputs(weights, plan, picture.region, view, overlap, progress)):
-                writer.write_rows(strip.float().cpu())
+            with closing(self._runner.strips(work, progress)) as strips:
+                if self._runner.batched:
+                    self._runner.write(strips, writer.values, writer.write_values)
+                else:
+                    for strip in strips:
+                        writer.write_rows(strip.float().cpu())
             encoded = writer.finish()
             for sentence in (*picture.warnings, *writer.warnings):
                 self._warn(sentence)
             return encoded
 
-    def _plan(self, height: int, width: int, tile: int | str, overlap: int) -> TilePlan:
-        size = self.tile_size(tile, overlap)
-        return self._cut(height, width, size, overlap)
-
-    def _cut(self, height: int, width: int, tile: int, overlap: int) -> TilePlan:
-        overlap = min(overlap, tile // 3) if tile else overlap
-        return TilePlan(height=height, width=width, scale=self.scale, tile=tile, overlap=overlap)
+    def _plan(self, height: int, width: int, tile: int | str, overlap: int, pictures: int = 1) -> TilePlan:
+        """On CUDA, what `auto` would cut into tiles no smaller than the whole is not cut."""
+        batched = self._runner.batched
+        size = self._size(tile, overlap, pictures if batched else 1)
+        return self._runner.cut(
+            height, width, 0 if batched and tile == "auto" and height * width <= size**2 else size, overlap
+        )
 
     def _condition(self, region: Region, height: int, width: int) -> Tensor | None:
         if self.extractor is None:
@@ -291,46 +297,23 @@ class Upscaler:
                 raise
             raise UpscaleError(f"there is too little memory on {self.device} for the extractor") from error
 
-    def _outputs(
-        self,
-        weights: Weights,
-        plan: TilePlan,
-        region: Region,
-        view: View,
-        overlap: int,
-        progress: Progress | None = None,
-    ) -> Iterator[Tensor]:
-        for number, tile in enumerate(plan.tiles(), start=1):
-            rows, columns = tile
-            x = region(columns.start, rows.start, columns.size, rows.size)
-            yield self._tile(weights, x, view.tile(tile), overlap)
-            if progress:
-                progress(number, len(plan))
-
-    def _tile(self, weights: Weights, x: Tensor, view: View, overlap: int) -> Tensor:
-        """Output of one tile in [0, 1]; where it does not fit in memory, of tiles half as long, and so from then on."""
-        longest = max(x.shape[-2:])
-        if not 0 < self._tile_limit < longest:
-            output = self._engine.run(weights, x, view)
-            if output is not None:
-                return output
-            self._tile_limit = max(longest // 2, SMALLEST_TILE)
-            if longest <= SMALLEST_TILE:
-                raise UpscaleError(f"there is too little memory on {self.device} even for {longest} x {longest} pixels")
-            self._warn(f"too little memory for tiles of {longest} pixels: going on with {self._tile_limit}")
-        plan = self._cut(x.shape[2], x.shape[3], self._tile_limit, overlap)
-        return torch.cat(list(plan.blend(self._outputs(weights, plan, region_of(x), view, overlap))), dim=2)
-
     def _tensor(self, x: Tensor, tile: int | str, overlap: int, strength: float | None) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1 or not x.is_floating_point():
             raise ValueError(f"a float tensor (b, 3, h, w) is needed, not {x.dtype} {tuple(x.shape)}")
         if not x.isfinite().all():
             raise ValueError("the tensor holds values that are not numbers")
-        height, width = x.shape[2:]
-        plan, region = self._plan(height, width, tile, overlap), region_of(x.float())
+        pictures, _, height, width = x.shape
+        plan, region = self._plan(height, width, tile, overlap, pictures), region_of(x.float())
         weights = self._engine.at(strength)
         view = View(self._condition(region, height, width), height, width)
-        return torch.cat(list(plan.blend(self._outputs(weights, plan, region, view, overlap))), dim=2).to(x)
+        aside = x.device.type == "cpu"
+        work = Work(weights, plan, region, view, overlap, pictures=pictures, reading=aside)
+        with closing(self._runner.strips(work)) as strips:
+            if not (aside and self._runner.batched):
+                return torch.cat(list(strips), dim=2).to(x)
+            result = Filled(x.new_empty(pictures, 3, height * self.scale, width * self.scale))
+            self._runner.write(strips, lambda rows: rows.to(x.dtype).contiguous(), result.add)
+            return result.tensor
 
     def _png(self, picture: Picture, tile: int | str, overlap: int, strength: float | None) -> bytes:
         encoded = self.upscale(picture, None, format="png", tile=tile, overlap=overlap, strength=strength)

@@ -2,18 +2,26 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CGROUP = Path("/sys/fs/cgroup")
 
+T = TypeVar("T")
+
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device; for the CPU, without swapping and within a container's limit."""
+    """Bytes that can still be allocated on a device; for the CPU, without swapping and within a container's limit.
+
+    On CUDA, what PyTorch keeps of freed tensors is free.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     known = [value for value in (_available_to_system(), _left_in_container()) if value is not None]
     return min(known, default=2 << 30)  # where nothing can be known, what any machine of today has
 
@@ -37,6 +45,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     signs = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "std::bad_alloc")
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+
+
+def made_or_none(make: Callable[[], T]) -> T | None:
+    """What a function makes; None where memory runs out, and then nothing holds what it had made so far.
+
+    Raises:
+        Exception: Any other of the function's errors.
+    """
+    try:
+        return make()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _available_to_system() -> int | None:

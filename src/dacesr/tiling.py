@@ -59,16 +59,16 @@ def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
     return [Span(start, size, shared[i], shared[i + 1]) for i, start in enumerate(starts)]
 
 
-def span_weights(span: Span, scale: int) -> Tensor:
+def span_weights(span: Span, scale: int, device: torch.device | None = None) -> Tensor:
     """Blending weights (size * scale,) in [0, 1]: rising over what is shared before, falling over what is shared after.
 
-    Where two spans of one plan share pixels their weights add up to one.
+    Where two spans of one plan share pixels their weights add up to one. They are made on the device, not copied there.
     """
-    weights = torch.ones(span.size * scale)
+    weights = torch.ones(span.size * scale, device=device)
     if rising := span.before * scale:
-        weights[:rising] = (torch.arange(rising) + 0.5) / rising
+        weights[:rising] = (torch.arange(rising, device=device) + 0.5) / rising
     if falling := span.after * scale:
-        weights[-falling:] = 1 - (torch.arange(falling) + 0.5) / falling
+        weights[-falling:] = 1 - (torch.arange(falling, device=device) + 0.5) / falling
     return weights
 
 
@@ -141,7 +141,7 @@ def _feather_(output: Tensor, span: Span, dim: int, scale: int) -> Tensor:
     """Multiply what a span shares with its neighbours by the weights, in place; the rest has weight one."""
     shape = [1, 1, 1, 1]
     shape[dim] = -1
-    weights = span_weights(span, scale).to(output).reshape(shape)
+    weights = span_weights(span, scale, output.device).to(output).reshape(shape)
     length = span.size * scale
     for start, size in ((0, span.before * scale), (length - span.after * scale, span.after * scale)):
         if size:
