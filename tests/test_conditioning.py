@@ -16,6 +16,7 @@ from dacesr.conditioning import (
     condition_of,
     extractor_fields,
     find_extractor,
+    given_together,
     load_guided,
     look,
     region_of,
@@ -219,6 +220,21 @@ def test_a_view_knows_its_place():
     *_, last = plan.tiles()
     inner = view.tile(last).tile(last)
     assert (inner.top, inner.left) == (2 * last.rows.start, 2 * last.columns.start)
+
+
+def test_parts_given_together_have_their_pictures_condition_and_their_own_place():
+    plan = TilePlan(height=20, width=40, scale=1, tile=16, overlap=2)
+    condition = torch.arange(2.0).view(2, 1, 1)
+    views = [View(condition, 20, 40).tile(tile) for tile in plan.tiles()]
+    x = torch.zeros(2 * len(views), 3, plan.rows[0].size, plan.columns[0].size)
+    pixels, conditions, windows = given_together(x, views)
+    assert pixels is x
+    assert conditions.flatten().tolist() == [0, 1] * len(views)
+    calls = []
+    for view in views:
+        view.through(lambda *given: calls.append(given[2]), x)
+    torch.testing.assert_close(windows, torch.tensor(calls).repeat_interleave(2, dim=0))
+    assert given_together(x, [view._replace(condition=None) for view in views]) == (x,)
 
 
 @pytest.mark.parametrize("changes", [{}, {"modulation": "global"}, {"modulation": "release"}])

@@ -422,6 +422,29 @@ def test_regions_are_parts_of_the_whole_and_decode_once(tmp_path: Path, monkeypa
             picture.region(*outside)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])
+def test_rows_may_be_made_ready_elsewhere(mode: str) -> None:
+    picture = open_picture(encoded(Image.new(mode, (7, 5)), "PNG"))
+    rows = torch.rand(1, 3, 10, 14)
+    files = []
+    for parts in ((rows,), rows.split(3, dim=2)):
+        with PictureWriter(picture, None, format="png", width=14, height=10) as writer:
+            for part in parts:
+                if len(parts) == 1:
+                    writer.write_rows(part)
+                else:
+                    values = writer.values(part)
+                    assert values.dtype == (torch.int16 if mode == "I;16" else torch.uint8)
+                    assert values.shape == (part.shape[2], 14, 3 if mode == "RGB" else 1)
+                    writer.write_values(values)
+            with pytest.raises(ValueError, match="11 rows are more than the height 10"):
+                writer.write_values(writer.values(rows[:, :, :1]))
+            with pytest.raises(ValueError, match="rows should be"):
+                writer.values(rows[:, :, :, :5])
+            files.append(writer.finish())
+    assert files[0] == files[1]
+
+
 def test_large_pictures_are_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.fromarray(disc(), "RGBA"), "PNG")
     expected = whole(open_picture(data))

@@ -37,3 +37,24 @@ def test_a_real_allocation_failure_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert memory.is_out_of_memory(caught.value)
+
+
+def test_what_pytorch_keeps_of_a_gpus_memory_is_free(monkeypatch):
+    for name, value in (("mem_get_info", (100, 900)), ("memory_reserved", 500), ("memory_allocated", 200)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert memory.free_bytes(torch.device("cuda")) == 400
+
+
+def test_what_does_not_fit_is_none_and_other_errors_stay():
+    def failing(error):
+        def make():
+            raise error
+
+        return make
+
+    assert memory.made_or_none(lambda: 3) == 3
+    assert memory.made_or_none(failing(torch.OutOfMemoryError("CUDA out of memory"))) is None
+    assert memory.made_or_none(failing(MemoryError())) is None
+    for error in (RuntimeError("shapes do not fit"), ValueError("out of memory")):
+        with pytest.raises(type(error)):
+            memory.made_or_none(failing(error))

@@ -250,7 +250,7 @@ def given_together(x: Tensor, views: Sequence[View]) -> tuple[Tensor, ...]:
     windows = torch.tensor([view.window(*x.shape[2:]) for view in views for _ in range(pictures)])
     if x.device.type == "cuda":
         windows = windows.pin_memory().to(x.device, non_blocking=True)
-    return x, condition.repeat(len(views), 1, 1), windows
+    return x, condition.to(x.device).repeat(len(views), 1, 1), windows
 
 
 class Guided(nn.Module):

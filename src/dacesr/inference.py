@@ -280,12 +280,12 @@ class Upscaler:
             return encoded
 
     def _plan(self, height: int, width: int, tile: int | str, overlap: int, pictures: int = 1) -> TilePlan:
-        """On CUDA, what `auto` would cut into tiles no smaller than the whole is not cut."""
+        """The tiles of a picture; on CUDA one with `auto`, if it has no more pixels than the largest tile."""
         batched = self._runner.batched
         size = self._size(tile, overlap, pictures if batched else 1)
-        return self._runner.cut(
-            height, width, 0 if batched and tile == "auto" and height * width <= size**2 else size, overlap
-        )
+        if batched and tile == "auto" and height * width <= size**2:
+            size = 0
+        return self._runner.cut(height, width, size, overlap)
 
     def _condition(self, region: Region, height: int, width: int) -> Tensor | None:
         if self.extractor is None:

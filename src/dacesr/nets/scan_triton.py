@@ -27,11 +27,11 @@ from dacesr.nets.scan_operator import fake_gradients, gradients, make_differenti
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_STATES = 64
-CHUNK = 8  # tokens
+CHUNK = 4  # tokens
 # A program is one warp with a tile of so many elements (state of a channel), 16 a lane: their states before 8 tokens
 # fill half of a lane's registers.
 _TILE, _MOST_CHANNELS = 512, 32
-_FORWARD, _BACKWARD = 20, 8  # warps on a multiprocessor that hide one another's waiting, as far as registers go
+_FORWARD, _BACKWARD = 24, 12  # warps on a multiprocessor that hide one another's waiting, as far as registers go
 _SHORTEST = 4 * CHUNK  # tokens of a segment
 _LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}  # fused multiply-add: the default until Triton 3.9, which warns
 
