@@ -9,7 +9,7 @@ DECIDING = (
     *("config", "degradation", "metrics", "nets"),
     *("adaptivefile.py", "architectures.py", "baselinefile.py", "checkpoint.py", "featurefile.py", "ncnnfile.py"),
     *("pairing.py", "transformerfile.py", "conditioning.py", "degrading.py", "engine.py", "image.py", "imresize.py"),
-    *("inference.py", "picture.py", "sources.py", "tiling.py"),
+    *("inference.py", "picture.py", "sources.py", "tilerunner.py", "tiling.py"),
     *("evaluate/measures.py", "evaluate/methods.py", "evaluate/sets.py"),
 )
 
