@@ -1,5 +1,11 @@
-"""Where a network runs and in what precision: the choices behind `auto`, and whether a device is there."""
+"""Where a network runs and in what precision: the choices behind `auto`, and whether a device and Triton are there."""
 
+import os
+import shutil
+import sysconfig
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -39,6 +45,23 @@ def find_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {str(device)!r} is not available here") from error
     return chosen
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is there (imported on first use) and new enough, and what it builds its launcher with."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
+    return find_spec("triton") is not None and _is_new("triton", 3, 3) and bool(compiler) and headers
+
+
+def _is_new(package: str, *wanted: int) -> bool:
+    """Whether an installed package has the wanted version or a newer one; so has one that says nothing."""
+    try:
+        found = version(package).split(".")[: len(wanted)]
+    except PackageNotFoundError:
+        return True
+    return not all(part.isdigit() for part in found) or tuple(map(int, found)) >= wanted
 
 
 def _cpu_flags() -> set[str]:

@@ -301,11 +301,3 @@ def test_mamba_ssm_says_what_it_lacks(there, device, words, monkeypatch):
         u, A, B = (torch.empty(*shape, device=device) for shape in ((1, 4, 9), (4, 2), (1, 2, 9)))
     with pytest.raises(ValueError, match=f"the mamba selective scan cannot be used here: {words}"):
         selective_scan(u, u, A, B, B, backend="mamba")
-
-
-@pytest.mark.parametrize(
-    ("found", "new"), [("3.2.1", False), ("3.3.0", True), ("3.10.0", True), ("4.0", True), ("git", True)]
-)
-def test_which_triton_is_new_enough(found, new, monkeypatch):
-    monkeypatch.setattr(scan, "version", lambda name: found)
-    assert scan._is_new("triton", 3, 3) == new

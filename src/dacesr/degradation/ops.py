@@ -4,13 +4,7 @@ Pictures of one batch may have sizes of their own: `sizes` lists (height, width)
 common canvas, the rest is filling. Without `sizes` the canvas is the picture.
 """
 
-import os
-import shutil
-import sysconfig
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +13,7 @@ from torch.nn import functional as F
 from dacesr.degradation import kernels
 from dacesr.degradation.canvas import Sizes, extend, largest, valid_sizes
 from dacesr.degradation.jpeg import jpeg
+from dacesr.device import has_triton
 from dacesr.imresize import Mode, resize_matrices, upload
 
 __all__ = ["extend", "filter2d", "gaussian_noise", "jpeg", "poisson_noise", "resize", "usm_sharpen"]
@@ -61,15 +56,7 @@ def _is_for_triton(x: Tensor, kernel: Tensor) -> bool:
     """Whether the kernel in Triton takes this blur: on CUDA, in fp32, without gradients."""
     differentiable = torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad)
     fp32 = x.dtype == kernel.dtype == torch.float32
-    return x.device.type == "cuda" and fp32 and not differentiable and _has_triton()
-
-
-@cache
-def _has_triton() -> bool:
-    """Whether Triton is there, and what it builds its launcher with: a C compiler and Python's headers."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
-    return find_spec("triton") is not None and bool(compiler) and headers
+    return x.device.type == "cuda" and fp32 and not differentiable and has_triton()
 
 
 def resize(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes | None = None) -> Tensor:

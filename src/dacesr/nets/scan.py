@@ -12,19 +12,15 @@ against), `chunked` (PyTorch operations in bounded memory, any device), `native`
 (the kernel of the package mamba-ssm, CUDA; only if asked for).
 """
 
-import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dacesr.device import has_triton
 from dacesr.nets.scan_chunked import selective_scan_chunked
 
 try:
@@ -33,23 +29,7 @@ except ImportError:  # installed without the compiled extension
     scan_native = None
 
 
-def _has_triton() -> bool:
-    """Whether Triton is there (imported on first use) and new enough, and what it builds its launcher with."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h").exists()
-    return find_spec("triton") is not None and _is_new("triton", 3, 3) and bool(compiler) and headers
-
-
-def _is_new(package: str, *wanted: int) -> bool:
-    """Whether an installed package has the wanted version or a newer one; so has one that says nothing."""
-    try:
-        found = version(package).split(".")[: len(wanted)]
-    except PackageNotFoundError:
-        return True
-    return not all(part.isdigit() for part in found) or tuple(map(int, found)) >= wanted
-
-
-_HAS_TRITON = _has_triton()
+_HAS_TRITON = has_triton()
 _HAS_MAMBA = find_spec("mamba_ssm") is not None
 
 

@@ -18,9 +18,9 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 MOST = tl.constexpr(8)  # segments whose states are on their way at a time while they are joined
-# Triton lays a tile (states, channels) out as its loads and stores like it. Where they may take 16 bytes at a time a lane
-# gets a square of both, which makes sums over channels cheap and sums over states dearer. Where it does not know them
-# to be aligned, a lane gets all states of one channel, and sums over states cost nothing.
+# Triton lays a tile (states, channels) out as its loads and stores like it. Where they may take 16 bytes at a time, a
+# lane gets a square of both, which makes sums over channels cheap and sums over states dearer. Where it does not know
+# them to be aligned, a lane gets all states of one channel, and sums over states cost nothing.
 _LANES = ("A", "ends", "entries", "last", "starts")
 
 
