@@ -87,6 +87,8 @@ def test_few_shapes_are_kept_those_used_last(monkeypatch):
     run = Graphs(Doubling(), record=recordings)
     for side in (1, 1, 2, 2, 1, 3, 3, 1, 2):
         run(tensor(side))
+    assert [shape[3] for shape in recordings.made] == [1, 2, 3]
+    run(tensor(2))  # once dropped, it has to come twice again
     assert [shape[3] for shape in recordings.made] == [1, 2, 3, 2]
 
 
@@ -126,7 +128,7 @@ def test_a_recording_that_broke_off_is_closed_for_the_allocator_too(monkeypatch,
         else:
             monkeypatch.delattr(torch._C, name, raising=False)
     with pytest.raises(RuntimeError, match="previous error"):
-        graphs._end(Broken(), (0, 3))
+        graphs.end_recording(Broken(), (0, 3))
     assert called == ([("_cuda_endAllocateToPool", 1, (0, 3)), ("_cuda_releasePool", 1, (0, 3))] if known else [])
 
 

@@ -23,6 +23,7 @@ def test_free_memory_is_within_a_containers_limit(monkeypatch, tmp_path):
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("shapes do not fit"), False),

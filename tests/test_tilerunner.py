@@ -150,7 +150,9 @@ def test_auto_does_not_cut_what_fits(plain, shapes, monkeypatch):
 
 
 def test_a_gpu_is_reckoned_to_hold_whole_blocks(plain):
-    assert batched(plain)._runner.bytes_per_pixel() == plain.config.bytes_per_pixel(4, whole=True)
+    up = Upscaler(plain, precision="fp32")
+    up._engine.device = torch.device("mps")  # blocks are done at once on every GPU
+    assert up._runner.bytes_per_pixel() == plain.config.bytes_per_pixel(4, whole=True)
     assert Upscaler(plain, precision="bf16")._runner.bytes_per_pixel() == plain.config.bytes_per_pixel(2)
 
 
@@ -404,3 +406,11 @@ def test_the_cpu_has_no_threads_and_no_batches(plain, shapes, monkeypatch, tmp_p
     up(picture(), **TILE)
     up.upscale(open_picture(tmp_path / "in.png"), None, **TILE)
     assert shapes == [(1, 3, SIDE, SIDE)] * 40
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_tensor_can_be_enlarged_in_any_mode(plain, mode):
+    up, x = batched(plain), picture()
+    with mode():
+        found = up(x, tile=SIDE)
+    torch.testing.assert_close(found, up(x, tile=SIDE))

@@ -47,6 +47,11 @@ def find_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def has_fp64(device: torch.device) -> bool:
+    """Whether a device computes in fp64: Apple's does not, and of Intel's some don't."""
+    return device.type not in ("mps", "xpu")
+
+
 @cache
 def has_triton() -> bool:
     """Whether Triton is there (imported on first use) and new enough, and what it builds its launcher with."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 MOST_PIXELS = 1 << 18  # of an input: more keep the GPU busy for longer than it takes to give it the work
-MOST_SHAPES = 4
+MOST_SHAPES = 8
 _MOST_SEEN = 64  # shapes that are remembered
 
 # One launch at a time in the whole process: PyTorch's allocator gives nothing back while a graph is recorded, and what
 # a graph reads and writes is shared by all that replay it.
 _LAUNCHING = threading.Lock()
 
-_BROKEN: list[torch.cuda.CUDAGraph] = []  # see `_end`
+_BROKEN: list[torch.cuda.CUDAGraph] = []  # see `end_recording`
 
 
 class Recorded(Protocol):
@@ -77,7 +77,9 @@ class Graphs:
             self._seen.add(first)
             return None
         if len(self._graphs) >= MOST_SHAPES:
-            del self._graphs[next(iter(self._graphs))]
+            dropped = next(iter(self._graphs))
+            del self._graphs[dropped]
+            self._seen = {seen for seen in self._seen if seen[1:] != dropped}  # to be recorded, it comes twice again
         try:
             self._graphs[key] = self._record(self._net, inputs)
         except RuntimeError:
@@ -86,21 +88,23 @@ class Graphs:
 
 
 class _Recorder:
-    """Records graphs that share a pool of memory and a stream."""
+    """Records graphs that share a pool of memory and a stream, and are replayed one after another."""
 
     def __init__(self) -> None:
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
+        self._read: torch.cuda.Event | None = None
 
     def __call__(self, net: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Recorded:
         with torch.cuda.device(inputs[0].device):
-            if self._stream is None:
+            if self._stream is None or self._read is None:
                 self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+                self._read = torch.cuda.Event()
             torch.cuda.empty_cache()  # the pool takes its memory from the device
-            return _Graph(net, inputs, self._pool, self._stream)
+            return _Graph(net, inputs, self._pool, self._stream, self._read)
 
 
-def _end(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+def end_recording(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
     """End a recording. Where it broke off, PyTorch's allocators would take it to go on, and look at the graph later."""
     try:
         graph.capture_end()
@@ -113,12 +117,22 @@ def _end(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 
 
 class _Graph:
-    """A CUDA graph, with the tensors that it reads and writes. One replay at a time is given to the GPU."""
+    """A CUDA graph, with the tensors that it reads and writes. One replay at a time is given to the GPU.
+
+    `read` marks when the output of the last replay has been copied, of whatever graph in the same memory.
+    """
 
     def __init__(
-        self, net: Callable[..., Tensor], inputs: tuple[Tensor, ...], pool: Any, stream: torch.cuda.Stream
+        self,
+        net: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        pool: Any,
+        stream: torch.cuda.Stream,
+        read: torch.cuda.Event,
     ) -> None:
-        self._inputs = tuple(x.clone() for x in inputs)
+        with torch.inference_mode(False):  # they are written to again, in whatever mode
+            self._inputs = tuple(x.clone() for x in inputs)
+        self._read = read
         self._graph = torch.cuda.CUDAGraph()
         current = torch.cuda.current_stream()
         stream.wait_stream(current)
@@ -127,9 +141,8 @@ class _Graph:
             try:
                 self._output = net(*self._inputs)
             finally:
-                _end(self._graph, pool)
+                end_recording(self._graph, pool)
         current.wait_stream(stream)
-        self._read = torch.cuda.Event()  # the last replay's output has been copied
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.cuda.device(inputs[0].device):

@@ -311,7 +311,8 @@ class Upscaler:
         with closing(self._runner.strips(work)) as strips:
             if not (aside and self._runner.batched):
                 return torch.cat(list(strips), dim=2).to(x)
-            result = Filled(x.new_empty(pictures, 3, height * self.scale, width * self.scale))
+            with torch.inference_mode(False):  # a thread fills it, and is in no such mode
+                result = Filled(x.new_empty(pictures, 3, height * self.scale, width * self.scale))
             self._runner.write(strips, lambda rows: rows.to(x.dtype).contiguous(), result.add)
             return result.tensor
 

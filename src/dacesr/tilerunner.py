@@ -95,7 +95,7 @@ class TileRunner:
         """What the network holds for each input pixel at the engine's precision, at most."""
         itemsize = DTYPES[self._engine.precision].itemsize
         if isinstance(self._config, RestorerConfig):
-            return self._config.bytes_per_pixel(itemsize, whole=self.batched)
+            return self._config.bytes_per_pixel(itemsize, whole=self._engine.device.type != "cpu")
         return self._config.bytes_per_pixel(itemsize)
 
     def cut(self, height: int, width: int, tile: int, overlap: int) -> TilePlan:
@@ -120,7 +120,8 @@ class TileRunner:
         except (RuntimeError, MemoryError) as error:
             if not (self.batched and is_out_of_memory(error)):
                 raise
-            raise UpscaleError(f"there is too little memory on {self._engine.device} to blend tiles") from error
+            place = self._engine.device
+            raise UpscaleError(f"too little memory on {place} to blend tiles: do fewer pictures at a time") from error
 
     def write(
         self, strips: Iterator[Tensor], prepare: Callable[[Tensor], Tensor], write: Callable[[Tensor], object]
@@ -142,10 +143,10 @@ class TileRunner:
                 yield output.cpu() if aside else output
 
     def _has_room_to_blend(self, work: Work) -> bool:
-        """Whether rows of tiles, of which up to three are held at once, take no more than half of the free memory."""
+        """Whether rows of tiles, of which up to three are held at once, take no more than a quarter of what is free."""
         plan = work.plan
         row = work.pictures * 3 * 4 * plan.rows[0].size * plan.width * plan.scale**2
-        return 3 * row <= free_bytes(self._engine.device) // 2
+        return 3 * row <= free_bytes(self._engine.device) // 4
 
     # --- one by one
 

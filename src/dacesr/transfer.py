@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dacesr.memory import made_or_none
+
 ROWS = 256  # of a picture that are prepared and copied at a time
 MOST_WAITING = 8  # such pieces that wait to be written
 
@@ -61,7 +63,9 @@ class Copies:
         if self._streams is None or x.device.type != "cuda":
             return Arriving(x)
         stream = self._streams[1]
-        fetched = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        fetched = made_or_none(lambda: torch.empty(x.shape, dtype=x.dtype, pin_memory=True))
+        if fetched is None:
+            return Arriving(x.cpu())
         made = _mark(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(stream):
             stream.wait_event(made)

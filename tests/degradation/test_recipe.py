@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dacesr.degradation import ops, recipe
+from dacesr.degradation import kernels, ops, recipe
 from dacesr.degradation.recipe import SPACES, carry_out, degrade, draw
 from dacesr.degradation.steps import Blur, Jpeg, Noise, Resize
 from dacesr.image import imresize, read
@@ -139,9 +139,10 @@ def test_what_cannot_be_carried_out_is_told(photos, drawn, count, words):
 
 def test_steps_are_carried_out_in_their_order(photos):
     x = photos[:1]
-    blur, target, quality = Blur("gaussian", 9, 1.2, 0.6, 0.3), (40, 30), 70
-    found = recipe._run(x, [[blur, Resize("area", *target), Jpeg(quality)]], seeded(0))
-    expected = ops.jpeg(F.interpolate(ops.filter2d(x, blur.kernel()), target, mode="area").clamp(0, 1), quality)
+    shape, target, quality = (9, 1.2, 0.6, 0.3), (40, 30), 70
+    found = recipe._run(x, [[Blur("gaussian", *shape), Resize("area", *target), Jpeg(quality)]], seeded(0))
+    blurred = ops.filter2d(x, kernels.gaussian(*shape))
+    expected = ops.jpeg(F.interpolate(blurred, target, mode="area").clamp(0, 1), quality)
     assert (255 * (found - expected)).abs().mean() < 0.1
 
 

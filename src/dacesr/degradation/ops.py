@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dacesr.degradation import kernels
 from dacesr.degradation.canvas import Sizes, extend, largest, valid_sizes
 from dacesr.degradation.jpeg import jpeg
-from dacesr.device import has_triton
+from dacesr.device import has_fp64, has_triton
 from dacesr.imresize import Mode, resize_matrices, upload
 
 __all__ = ["extend", "filter2d", "gaussian_noise", "jpeg", "poisson_noise", "resize", "usm_sharpen"]
@@ -80,10 +80,10 @@ def resize(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes | None
 
 def _resize_matrices(x: Tensor, targets: Sizes, modes: Sequence[Mode], sizes: Sizes) -> list[Tensor]:
     """Of the rows (b, target, height) and of the columns (b, target, width); of many pictures both are made at once."""
-    made_on = "cpu" if x.device.type == "mps" else x.device  # which has no fp64
+    made_on = x.device if has_fp64(x.device) else "cpu"
     before, after = ([[size[axis] for size in each] for axis in (0, 1)] for each in (sizes, targets))
     canvases = list(zip(largest(targets), x.shape[-2:], strict=True))
-    if len(modes) == 1:
+    if len(modes) == 1 or x.device.type == "cpu":
         return [resize_matrices(before[i], after[i], modes, canvases[i], made_on) for i in (0, 1)]
     canvas = max(rows for rows, _ in canvases), max(columns for _, columns in canvases)
     both = resize_matrices(before[0] + before[1], after[0] + after[1], [*modes, *modes], canvas, made_on)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
 from dacesr.degradation import kernels
 from dacesr.degradation.kernels import Family
 from dacesr.imresize import Mode
@@ -21,10 +19,6 @@ class Blur:
     theta: float = 0.0
     beta: float = 0.0
     cutoff: float = 0.0
-
-    def kernel(self) -> Tensor:
-        """(size, size) float32 of sum 1."""
-        return kernels.stack([self.shape()])[0]
 
     def shape(self) -> kernels.Shape:
         """What the kernel is made from."""

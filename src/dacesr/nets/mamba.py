@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dacesr.config import GroupEnd
-from dacesr.nets.scan import available_backends, selective_scan
+from dacesr.device import has_triton
+from dacesr.nets.scan import selective_scan
 
 try:
     from dacesr.nets import conv_native
@@ -146,7 +147,7 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """SiLU of `causal_conv1d`; one operator of ours on the CPU and on CUDA, mostly for its backward pass."""
     if x.device.type == "cpu" and conv_native is not None and _fits(conv_native, x, weight):
         return conv_native.causal_conv_silu_native(x, weight, bias)
-    if x.device.type == "cuda" and "triton" in available_backends():
+    if x.device.type == "cuda" and has_triton():
         from dacesr.nets import conv_triton
 
         if _fits(conv_triton, x, weight):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dacesr.config import RestorerConfig
+from dacesr.device import has_fp64
 from dacesr.nets.heads import HEADS, conv3x3, in_strips
 from dacesr.nets.inputs import check_image
 from dacesr.nets.mamba import (
@@ -138,6 +139,7 @@ class Restorer(AtLeastFloat32):
             raise ValueError("this network was made with modulation 'none', so it takes no condition")
         _check_condition(condition, x.shape[0], self.config.condition_dim)
         place = whole(x.device) if window is None else torch.as_tensor(window)
+        place = place if has_fp64(place.device) else place.cpu()
         place = (place[None] if place.ndim == 1 else place).double()
         _check_window(place, x.shape[0])
         return self.modulation(condition.to(x.device), *x.shape[-2:], place)

@@ -117,8 +117,8 @@ def available_backends() -> list[str]:
 
 
 def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
-    if u.ndim != 3 or A.ndim != 2 or A.shape[0] != u.shape[1] or u.shape[2] < 1:
-        raise ValueError(f"u must be (b, d, l >= 1) and A (d, n); got {tuple(u.shape)} and {tuple(A.shape)}")
+    if u.ndim != 3 or A.ndim != 2 or A.shape[0] != u.shape[1] or min(u.shape[0], u.shape[2]) < 1:
+        raise ValueError(f"u must be (b >= 1, d, l >= 1) and A (d, n); got {tuple(u.shape)} and {tuple(A.shape)}")
     (b, d, l), n = u.shape, A.shape[1]
     wanted = {
         "initial_state": (b, d, n),

@@ -84,16 +84,16 @@ def _scan(u: Tensor, A: Tensor, D: Tensor | None, bias: Tensor | None, delta_sof
 
 
 def _rows(*tensors: Tensor | None) -> tuple[Tensor | int | None, ...]:
-    """A kernel's two arguments for each (b, l, ...) tensor; a copy only where its last dimension has gaps."""
+    """A kernel's two arguments for each (b, l, ...) tensor."""
     found: list[Tensor | int | None] = []
     for x in tensors:
-        found += (None, 0) if x is None else (unit_stride(x), unit_stride(x).stride(0))
+        found += (None, 0) if x is None else (x, x.stride(0))
     return tuple(found)
 
 
 def _row_strides(**tensors: Tensor | None) -> dict[str, int]:
     """Distances between rows under the names that the kernels have for them."""
-    return {f"{name}_ROW": 0 if x is None else unit_stride(x).stride(1) for name, x in tensors.items()}
+    return {f"{name}_ROW": 0 if x is None else x.stride(1) for name, x in tensors.items()}
 
 
 def _entries(
@@ -152,6 +152,8 @@ def scan_op(
     starts = u.new_empty(_starts_shape(u, A) if keep_states else (0,), dtype=torch.float32)
     scan = _scan(u, A, D, delta_bias, delta_softplus, _FORWARD)
     first = None if initial_state is None else packed(initial_state.mT)
+    u, delta, B, C = map(unit_stride, (u, delta, B, C))
+    z = None if z is None else unit_stride(z)
     with torch.cuda.device_of(u):
         entries = _entries(scan, u, delta, B, None, first, reverse=False)
         scan_kernels.forward[(scan.plan.programs, scan.plan.segments)](
@@ -197,6 +199,9 @@ def scan_backward_op(
         u.new_empty(shape, dtype=torch.float32)
         for shape in ((places, n, d), (places, d), (places, d), *2 * [(blocks, b, l, n)])
     )
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    u, delta, B, C, dout = map(unit_stride, (u, delta, B, C, dout))
+    z = None if z is None else unit_stride(z)
     with torch.cuda.device_of(u):
         exits = _entries(scan, dout, delta, C, z, packed(dlast.mT), reverse=True)
         scan_kernels.backward[(plan.programs, plan.segments)](
@@ -204,7 +209,7 @@ def scan_backward_op(
             du, ddelta, dz, dA, dB, dC, dD, dbias, l, plan.span,
             **_row_strides(U=u, DELTA=delta, B=B, C=C, Z=z, DOUT=dout), **scan.constants, **_LAUNCH,
         )  # fmt: skip
-    return gradients((u, delta, A, B, C, D, z, delta_bias), (du, ddelta, dz), (dA.mT, dB, dC, dD, dbias))
+    return gradients(inputs, (du, ddelta, dz), (dA.mT, dB, dC, dD, dbias))
 
 
 scan_backward_op.register_fake(fake_gradients)

@@ -98,6 +98,12 @@ class OptimizerConfig(Config):
     )
     clip: NonNegativeFloat = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule_minutes is not None and self.schedule != "cosine":
+            raise ValueError(f"schedule_minutes goes with the schedule cosine, not with {self.schedule}")
+        return self
+
 
 class DiscriminatorOptimizerConfig(OptimizerConfig):
     """The same with the discriminator's own default."""
