@@ -89,7 +89,7 @@ MISTAKES = {
     "iterations = 5\n[data]\npool = 4": ("mine.toml: data: ", "pool should be 0 or at least the batch of 8, not 4"),
     "iterations = 5\n[data]\ncrop = 30": ("mine.toml: ", "data.crop 30 should be a multiple of the scale 4"),
     "iterations = 5\n[data]\ncrop = 36\n[loss]\ngan = 0.1": ("mine.toml: ", "data.crop 36", "multiple of 8"),
-    "iterations = 5\n[optimizer]\nschedule_minutes = 3": ("mine.toml: optimizer: ", "schedule cosine, not with constant"),
+    "iterations = 5\n[optimizer]\nschedule_minutes = 3": ("mine.toml: optimizer: ", "not with constant"),
     "iterations = 5\n[loss]\npixel = 0": ("mine.toml: loss: ", "should be above 0"),
     "iterations = 5\n[loss]\nperceptual = 1": ("mine.toml: ", "loss.features", "vgg19-dcbb9e9d.pth"),
     "iterations = 5\n[validation]\nlpips = 'a.pth'": ("mine.toml: ", "validation.lpips and validation.features"),
