@@ -5,9 +5,6 @@ Triton reads TRITON_INTERPRET when it is imported, so this file also runs as a s
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -153,12 +150,9 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def interpreted():
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    run = subprocess.run(
-        [sys.executable, "-W", "error", __file__], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+    from interpreter import interpreted_by  # beside conftest: a script does not find it
+
+    return interpreted_by(__file__)
 
 
 @pytest.mark.parametrize("name", CASES)

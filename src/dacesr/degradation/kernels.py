@@ -13,7 +13,8 @@ symmetric about its centre, so correlation and convolution are the same.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from torch import Tensor
 Family = Literal["gaussian", "generalized", "plateau", "sinc"]
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """What a kernel is made from; numbers that its family does not have are 0.
 
     Attributes:

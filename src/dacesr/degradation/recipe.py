@@ -137,7 +137,7 @@ def _put_back(x: Tensor, part: Tensor, index: Tensor | None, canvas: tuple[int, 
 
 
 def _blur(x: Tensor, sizes: Sizes, steps: Sequence[Blur], _: object) -> tuple[Tensor, Sizes]:
-    kernels = stack([step.shape() for step in steps])
+    kernels = stack(steps)
     return ops.filter2d(x, kernels, sizes, [step.size // 2 for step in steps]), sizes
 
 

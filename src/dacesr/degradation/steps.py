@@ -4,25 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dacesr.degradation import kernels
-from dacesr.degradation.kernels import Family
 from dacesr.imresize import Mode
 
 
 @dataclass(frozen=True)
-class Blur:
-    """A kernel of `dacesr.degradation.kernels`; fields that its family does not have are 0."""
-
-    family: Family
-    size: int
-    sigma_x: float = 0.0
-    sigma_y: float = 0.0
-    theta: float = 0.0
-    beta: float = 0.0
-    cutoff: float = 0.0
-
-    def shape(self) -> kernels.Shape:
-        """What the kernel is made from."""
-        return kernels.Shape(self.family, self.size, self.sigma_x, self.sigma_y, self.theta, self.beta, self.cutoff)
+class Blur(kernels.Shape):
+    """A kernel that every channel is correlated with."""
 
     def __str__(self) -> str:
         """For people."""

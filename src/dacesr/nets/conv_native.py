@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dacesr import _native
+from dacesr.nets.conv_operator import make_differentiable
 from dacesr.nets.scan_operator import packed, unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -24,11 +25,6 @@ def conv_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-@conv_op.register_fake
-def _(x, weight, bias):
-    return x.new_empty(x.shape)
-
-
 @torch.library.custom_op("dacesr::causal_conv_silu_backward", mutates_args=(), device_types="cpu")
 def conv_backward_op(x: Tensor, weight: Tensor, bias: Tensor | None, dout: Tensor) -> list[Tensor]:
     """Return the gradients of x, weight and bias (unused where there is none)."""
@@ -42,26 +38,7 @@ def conv_backward_op(x: Tensor, weight: Tensor, bias: Tensor | None, dout: Tenso
     return [dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(weight.dtype if bias is None else bias.dtype)]
 
 
-@conv_backward_op.register_fake
-def _(x, weight, bias, dout):
-    return [
-        x.new_empty(x.shape),
-        weight.new_empty(weight.shape),
-        (weight if bias is None else bias).new_empty(x.shape[2]),
-    ]
-
-
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx, dout):
-    x, weight, bias = ctx.saved_tensors
-    dx, dweight, dbias = conv_backward_op(x, weight, bias, dout)
-    return dx, dweight, None if bias is None else dbias
-
-
-conv_op.register_autograd(_backward, setup_context=_setup_context)
+make_differentiable(conv_op, conv_backward_op)
 
 
 def causal_conv_silu_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from dacesr.nets.conv_operator import make_differentiable
 from dacesr.nets.scan_operator import unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -85,7 +86,7 @@ def _sigmoid(x):
 
 
 @triton.jit
-def forward(
+def conv_forward(
     x, x_image, weight, bias, out, l,
     X_ROW: tl.constexpr, d: tl.constexpr,
     TAPS: tl.constexpr, ROWS: tl.constexpr, STREAMS: tl.constexpr, WIDTH: tl.constexpr,
@@ -115,7 +116,7 @@ def _added(sums, g, rows, I: tl.constexpr, TAPS: tl.constexpr):
 # With v the convolution and s = sigmoid(v): g = dout s (1 + v (1 - s)) is the gradient of v, and
 #   dx_t = sum_k w_k g_(t + TAPS-1 - k);  dw_k = sum_t g_t x_(t - (TAPS-1) + k);  dbias = sum_t g_t
 @triton.jit
-def backward(
+def conv_backward(
     x, x_image, weight, bias, dout, dout_image, dx, dweight, dbias, l,
     X_ROW: tl.constexpr, DOUT_ROW: tl.constexpr, d: tl.constexpr,
     TAPS: tl.constexpr, ROWS: tl.constexpr, STREAMS: tl.constexpr, WIDTH: tl.constexpr,
@@ -179,16 +180,11 @@ def conv_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, (weight, bias) = unit_stride(x), _detached(weight, bias)
     out = x.new_empty(x.shape)
     with torch.cuda.device_of(x):
-        forward[_grid(x, _FORWARD_STREAMS)](
+        conv_forward[_grid(x, _FORWARD_STREAMS)](
             x, _image_stride(x), weight, bias, out, x.shape[1],
             **_constants(x, weight, _FORWARD_STREAMS), **_LAUNCH,
         )  # fmt: skip
     return out
-
-
-@conv_op.register_fake
-def _(x, weight, bias):
-    return x.new_empty(x.shape)
 
 
 @torch.library.custom_op("dacesr::causal_conv_silu_triton_backward", mutates_args=())
@@ -200,33 +196,14 @@ def conv_backward_op(x: Tensor, weight: Tensor, bias: Tensor | None, dout: Tenso
     dx = x.new_empty(x.shape)
     dweight, dbias = (x.new_empty((parts, *like.shape), dtype=torch.float32) for like in (weight, weight[:, 0]))
     with torch.cuda.device_of(x):
-        backward[_grid(x, _BACKWARD_STREAMS)](
+        conv_backward[_grid(x, _BACKWARD_STREAMS)](
             x, _image_stride(x), weight, bias, dout, _image_stride(dout), dx, dweight, dbias, x.shape[1],
             DOUT_ROW=dout.stride(1), **_constants(x, weight, _BACKWARD_STREAMS), **_LAUNCH,
         )  # fmt: skip
     return [dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(like.dtype)]
 
 
-@conv_backward_op.register_fake
-def _(x, weight, bias, dout):
-    return [
-        x.new_empty(x.shape),
-        weight.new_empty(weight.shape),
-        (weight if bias is None else bias).new_empty(x.shape[2]),
-    ]
-
-
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx, dout):
-    x, weight, bias = ctx.saved_tensors
-    dx, dweight, dbias = conv_backward_op(x, weight, bias, dout)
-    return dx, dweight, None if bias is None else dbias
-
-
-conv_op.register_autograd(_backward, setup_context=_setup_context)
+make_differentiable(conv_op, conv_backward_op)
 
 
 def causal_conv_silu_triton(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
