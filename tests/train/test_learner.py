@@ -57,7 +57,6 @@ def test_a_cosine_ends_by_its_time_if_that_comes_first() -> None:
     assert rate(config, 8, 10, 2.0) == pytest.approx(rate(config, 8, 10))
     assert rate(config, 0, 10, 4.0) == rate(config, 0, 10, 9.0) == pytest.approx(0.02)
     assert rate(options(schedule="cosine"), 0, 10, 4.0) == 0.1
-    assert rate(options(schedule_minutes=4.0), 0, 10, 9.0) == 0.1
     timed = learner(linear(), schedule="cosine", schedule_minutes=4.0)
     timed.minutes = 2.0
     push(timed.net, 0)
