@@ -33,7 +33,7 @@ def test_a_dry_run_measures_every_part(tmp_path):
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **hidden}, timeout=120)
     found = json.loads(files[0].read_text())
     assert found["seconds"].keys() == PARTS
-    assert found["errors"].keys() <= {"training, base, waiting"}, files[0].with_name("gpu.log").read_text()
+    assert found["errors"] == {}, files[0].with_name("gpu.log").read_text()
     assert all(row["measured"] > 0 for row in found["rows"] if row["unit"] in ("ms", "s", "MP/s"))
     assert all(rate > 0 for rate in found["ceilings"].values())
     table = files[1].read_text()
