@@ -19,29 +19,17 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from drawn import drawn
 from machine import describe
 
 from dacesr.degradation import recipe
-
-
-def drawn(batch: int, side: int) -> torch.Tensor:
-    """Crops with smooth areas, edges and grain, so that JPEG and noise find what they find in photographs."""
-    generator = torch.Generator().manual_seed(0)
-
-    def waves(cells: int) -> torch.Tensor:
-        coarse = torch.rand(batch, 3, cells, cells, generator=generator)
-        return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False)
-
-    edges = (waves(12) > 0.5).float()
-    grain = torch.randn(batch, 3, side, side, generator=generator)
-    return (0.6 * waves(5) + 0.25 * edges + 0.1 * waves(40) + 0.01 * grain).clamp(0, 1)
 
 
 def crops(batch: int, side: int) -> tuple[torch.Tensor, str]:
     """The middles of photographs that are large enough, otherwise drawn ones, and which of both."""
     folder = Path(os.environ.get("DACESR_DATA", "."), "benchmarks", "BSD100", "HR")
     if not folder.is_dir():
-        return drawn(batch, side), "drawn pictures"
+        return drawn(batch, side, side), "drawn pictures"
     from dacesr.image import open_picture
 
     found = []

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from drawn import drawn
 from gpu_floors import Ceilings
 from gpu_report import Report
 from gpu_timing import Timer
-from torch.nn import functional as F
 
 from dacesr.image import write
 from dacesr.nets.restorer import Restorer, RestorerConfig
@@ -68,7 +68,7 @@ class Bench:
             made.mkdir()
             height, width = (48, 64) if self.quick else (768, 1024)
             for number in range(2 if self.quick else PHOTOGRAPHS):
-                write(made / f"{number}.jpg", picture(height, width, number), quality=95)
+                write(made / f"{number}.jpg", drawn(1, height, width, number), quality=95)
         return made
 
     def release(self) -> None:
@@ -76,16 +76,3 @@ class Bench:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """(1, 3, height, width) in [0, 1] with smooth areas, edges and grain, so that coders find what photographs hold."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def waves(cells: int) -> torch.Tensor:
-        coarse = torch.rand(1, 3, cells, cells, generator=generator)
-        return F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
-
-    edges = (waves(12) > 0.5).float()
-    grain = torch.randn(1, 3, height, width, generator=generator)
-    return (0.6 * waves(5) + 0.25 * edges + 0.1 * waves(40) + 0.01 * grain).clamp(0, 1)

@@ -4,7 +4,8 @@ import copy
 from pathlib import Path
 
 import torch
-from gpu_bench import Bench, Preset, picture
+from drawn import drawn
+from gpu_bench import Bench, Preset
 from gpu_floors import network_parts, network_seconds
 from gpu_report import Row
 
@@ -100,7 +101,7 @@ def _files(bench: Bench) -> None:
     up = Upscaler.load("default", device=bench.device)
     for ending in ("png", "jpg"):
         source, target = bench.folder / f"small.{ending}", bench.folder / f"large.{ending}"
-        write(source, picture(side, side))
+        write(source, drawn(1, side, side))
         times = bench.timer.whole(lambda _, source=source, target=target: _upscale(up, source, target), 2)
         rate = side**2 * up.scale**2 / 1e6 / times.median
         details = {"seconds": times.median, "precision": up.precision}

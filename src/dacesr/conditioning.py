@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from dacesr.adapterfile import adapter_weights
 from dacesr.checkpoint import Network, load_extractor, load_restorer
 from dacesr.config import ConditionKind, NetworkConfig, RestorerConfig
+from dacesr.imresize import upload
 from dacesr.nets.extractor import SMALLEST, Extractor
 from dacesr.tensorfile import CheckpointError, read_header, sha256_of
 from dacesr.tiling import Tile
@@ -248,9 +249,7 @@ def given_together(x: Tensor, views: Sequence[View]) -> tuple[Tensor, ...]:
         return (x,)
     pictures = condition.shape[0]
     windows = torch.tensor([view.window(*x.shape[2:]) for view in views for _ in range(pictures)])
-    if x.device.type == "cuda":
-        windows = windows.pin_memory().to(x.device, non_blocking=True)
-    return x, condition.to(x.device).repeat(len(views), 1, 1), windows
+    return x, condition.to(x.device).repeat(len(views), 1, 1), upload(windows, x.device)
 
 
 class Guided(nn.Module):

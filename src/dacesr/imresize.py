@@ -62,18 +62,6 @@ def _matlab_weights(inputs: int, scale: float, kernel: Kernel) -> Tensor:
     return _scatter(torch.minimum(period, 2 * inputs - 1 - period), weights / weights.sum(1, keepdim=True), inputs)
 
 
-def resize_weights(inputs: int, outputs: int, mode: Mode) -> Tensor:
-    """Weights of `torch.nn.functional.interpolate` (no antialiasing, half-pixel centres) along one axis.
-
-    Returns:
-        (outputs, inputs) float32; rows sum to 1.
-
-    Raises:
-        ValueError: a side is below 1, or there is no such mode.
-    """
-    return resize_matrices([inputs], [outputs], [mode], (outputs, inputs))[0]
-
-
 def resize_matrices(
     inputs: Sequence[int],
     outputs: Sequence[int],
@@ -81,7 +69,9 @@ def resize_matrices(
     canvas: tuple[int, int],
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """`resize_weights` of many pictures, made together on a device that is not waited for.
+    """Weights of `interpolate` (PyTorch, no antialiasing, half-pixel centres) along one axis of many pictures.
+
+    They are made together, on a device that is not waited for.
 
     Args:
         inputs: pixels of each picture along the axis.
@@ -91,7 +81,7 @@ def resize_matrices(
         device: where they are made.
 
     Returns:
-        (b, *canvas) float32; rows and columns beyond a picture's are 0.
+        (b, *canvas) float32; rows sum to 1, and rows and columns beyond a picture's are 0.
 
     Raises:
         ValueError: a side is below 1, or there is no such mode.

@@ -174,15 +174,12 @@ class Upscaler:
             return enlarge_pil(x, lambda x: self._png(x, tile, overlap, strength))
         raise ValueError(f"a tensor, a numpy array or a PIL image is needed, not {type(x).__name__}")
 
-    def tile_size(self, tile: int | str, overlap: int) -> int:
-        """The tile in input pixels that `auto`, 0 or a number stands for now.
+    def tile_size(self, tile: int | str, overlap: int, pictures: int = 1) -> int:
+        """The tile in input pixels that `auto`, 0 or a number stands for now, with so many pictures done at once.
 
         Raises:
             ValueError: `tile` is neither, or the overlap is negative.
         """
-        return self._size(tile, overlap)
-
-    def _size(self, tile: int | str, overlap: int, pictures: int = 1) -> int:
         if tile != "auto" and not (isinstance(tile, int) and tile >= 0):
             raise ValueError(f"tile must be auto, 0 or a positive number of pixels; got {tile!r}")
         if overlap < 0:
@@ -282,7 +279,7 @@ class Upscaler:
     def _plan(self, height: int, width: int, tile: int | str, overlap: int, pictures: int = 1) -> TilePlan:
         """The tiles of a picture; on CUDA one with `auto`, if it has no more pixels than the largest tile."""
         batched = self._runner.batched
-        size = self._size(tile, overlap, pictures if batched else 1)
+        size = self.tile_size(tile, overlap, pictures if batched else 1)
         if batched and tile == "auto" and height * width <= size**2:
             size = 0
         return self._runner.cut(height, width, size, overlap)

@@ -270,7 +270,7 @@ def test_short_batches_are_cut_into_segments(shape, n, segments):
     ],
 )
 def test_auto_takes_triton_for_cuda_tensors_where_it_can(installed, n, dtype, wanted, monkeypatch):
-    monkeypatch.setattr(scan, "_HAS_TRITON", installed)
+    monkeypatch.setattr(scan, "has_triton", lambda: installed)
     for name in ("triton", "chunked"):
         monkeypatch.setitem(scan._BACKENDS, name, lambda *_, name=name: (name, None))
     with FakeTensorMode():

@@ -29,7 +29,6 @@ except ImportError:  # installed without the compiled extension
     scan_native = None
 
 
-_HAS_TRITON = has_triton()
 _HAS_MAMBA = find_spec("mamba_ssm") is not None
 
 
@@ -110,10 +109,9 @@ if scan_native is not None:
 
 def available_backends() -> list[str]:
     """Names that `selective_scan` accepts on this machine, besides `auto`; best first for each kind of device."""
-    on_cuda = {"triton": _HAS_TRITON, "mamba": _HAS_MAMBA}
-    return [
-        name for name in _BACKENDS if on_cuda.get(name, True) and (name not in on_cuda or torch.cuda.is_available())
-    ]
+    cuda = torch.cuda.is_available()
+    there = {"triton": cuda and has_triton(), "mamba": cuda and _HAS_MAMBA}
+    return [name for name in _BACKENDS if there.get(name, True)]
 
 
 def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
@@ -136,26 +134,24 @@ def _check_shapes(u: Tensor, A: Tensor, rows: dict[str, Tensor | None]) -> None:
 
 def _why_not(backend: str, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, z: Tensor | None) -> str | None:
     """What keeps `native`, `triton` or `mamba` from taking these inputs."""
-    if backend == "mamba":
-        if not _HAS_MAMBA:
-            return "it needs the package mamba-ssm"
-        if u.device.type != "cuda":
-            return f"it runs on CUDA devices and u is on {u.device}"
-        most, dtypes = 256, (torch.float32, torch.bfloat16, torch.float16)
-    elif backend == "native":
+    if backend == "native":
         if scan_native is None:
             return "the compiled extension dacesr._native is missing (reinstall dacesr with a C++ compiler at hand)"
         if u.device.type != "cpu":
             return f"it runs on the CPU and u is on {u.device}"
         most, dtypes = scan_native.MAX_STATES, scan_native.DTYPES
     else:
-        if not _HAS_TRITON:
+        if backend == "triton" and not has_triton():
             return "it needs the package triton (3.3 or newer), a C compiler and Python's headers, and one is missing"
+        if backend == "mamba" and not _HAS_MAMBA:
+            return "it needs the package mamba-ssm"
         if u.device.type != "cuda":
             return f"it runs on CUDA devices and u is on {u.device}"
-        from dacesr.nets import scan_triton
+        most, dtypes = 256, (torch.float32, torch.bfloat16, torch.float16)  # mamba-ssm's
+        if backend == "triton":
+            from dacesr.nets import scan_triton
 
-        most, dtypes = scan_triton.MAX_STATES, scan_triton.DTYPES
+            most, dtypes = scan_triton.MAX_STATES, scan_triton.DTYPES
     if A.shape[1] > most:
         return f"it takes up to {most} states and A has {A.shape[1]}"
     for x in (u, delta, A, B, C, z):

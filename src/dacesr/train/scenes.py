@@ -13,6 +13,7 @@ from torch import Tensor
 from dacesr.dataset import Batch, sample_generator
 from dacesr.degradation import recipe
 from dacesr.imresize import upload
+from dacesr.nets.modulation import whole
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -117,8 +118,7 @@ class Scenes:
         count, _, height, width = lr.shape
         side, scale = self._crop // self._scale, self._scale
         if (height, width) == (side, side):
-            whole = upload(torch.tensor([0.0, 0.0, 1.0, 1.0]), lr.device)
-            return lr, gt, whole.expand(count, 4)
+            return lr, gt, whole(lr.device).expand(count, 4)
         first = (number * self._processes + self._rank) * count
         generators = [sample_generator(self._seed, first + i) for i in range(count)]
         tops, lefts = (
