@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from drawn import drawn
+from drawing import drawn
 from machine import describe
 
 from dacesr.degradation import recipe

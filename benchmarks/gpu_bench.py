@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from drawn import drawn
+from drawing import drawn
 from gpu_floors import Ceilings
 from gpu_report import Report
 from gpu_timing import Timer

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
-from drawn import drawn
+from drawing import drawn
 from gpu_bench import Bench, Preset
 from gpu_floors import network_parts, network_seconds
 from gpu_report import Row
