@@ -30,11 +30,11 @@ from dacesr.image import Picture, PictureWriter
 from dacesr.memory import free_bytes, is_out_of_memory
 from dacesr.nets.extractor import Extractor
 from dacesr.pairing import Pair, find_pair
-from dacesr.tilerunner import SMALLEST_TILE, Progress, TileRunner, Work
+from dacesr.tilerunner import SMALLEST_TILE, Progress, TileRunner, Watch, Work
 from dacesr.tiling import TilePlan
 from dacesr.transfer import Filled
 
-__all__ = ["OVERLAP", "Precision", "Progress", "UpscaleError", "Upscaler"]
+__all__ = ["OVERLAP", "Precision", "Progress", "UpscaleError", "Upscaler", "Watch"]
 
 OVERLAP = 32  # input pixels that neighbouring tiles share
 LARGEST_TILE = 1024
@@ -224,6 +224,7 @@ class Upscaler:
         quality: int | None = None,
         strip_metadata: bool = False,
         progress: Progress | None = None,
+        watch: Watch | None = None,
         condition: Tensor | None = None,
     ) -> bytes | None:
         """Upscale an opened picture to a file, row of tiles by row of tiles, with alpha and metadata.
@@ -239,6 +240,7 @@ class Upscaler:
             quality: 1 to 100 for JPEG, WebP and AVIF.
             strip_metadata: Keep only the colour profile.
             progress: Told (tiles done, tiles in all).
+            watch: Shown every tile's output, (1, 3, scale * h, scale * w) in [0, 1], which it must not change.
             condition: The picture's own, from `condition`, where it is known already.
 
         Raises:
@@ -265,7 +267,7 @@ class Upscaler:
         ) as writer:
             if progress:
                 progress(0, len(plan))
-            with closing(self._runner.strips(work, progress)) as strips:
+            with closing(self._runner.strips(work, progress, watch)) as strips:
                 if self._runner.batched:
                     self._runner.write(strips, writer.values, writer.write_values)
                 else:

@@ -21,6 +21,7 @@ from dacesr.tiling import Tile, TilePlan
 from dacesr.transfer import Arriving
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
+Watch = Callable[[Tile, Tensor], None]  # a tile and its output, (pictures, 3, scale * h, scale * w) in [0, 1]
 
 SMALLEST_TILE = 32
 BATCH_PIXELS = 1 << 20  # of an input, that keep any GPU busy
@@ -103,19 +104,22 @@ class TileRunner:
         overlap = min(overlap, tile // 3) if tile else overlap
         return TilePlan(height=height, width=width, scale=self._config.scale, tile=tile, overlap=overlap)
 
-    def strips(self, work: Work, progress: Progress | None = None) -> Generator[Tensor, None, None]:
+    def strips(
+        self, work: Work, progress: Progress | None = None, watch: Watch | None = None
+    ) -> Generator[Tensor, None, None]:
         """Finished rows from top to bottom, as from `TilePlan.blend`; close it to end its thread.
 
         Args:
             work: What is to be done.
             progress: Told (tiles done, tiles in all).
+            watch: Shown every tile's output, which it must not change, before it is blended with its neighbours.
 
         Raises:
             UpscaleError: Too little memory for any tile, or weights that give no numbers.
-            Exception: Those of the region and of `progress`.
+            Exception: Those of the region, of `progress` and of `watch`.
         """
         try:
-            with closing(self._outputs(work, progress)) as outputs:
+            with closing(self._outputs(work, progress, watch)) as outputs:
                 yield from work.plan.blend(outputs)
         except (RuntimeError, MemoryError) as error:
             if not (self.batched and is_out_of_memory(error)):
@@ -134,10 +138,12 @@ class TileRunner:
 
         self._engine.copies.write(strips, prepared, write)
 
-    def _outputs(self, work: Work, progress: Progress | None) -> Generator[Tensor, None, None]:
+    def _outputs(self, work: Work, progress: Progress | None, watch: Watch | None) -> Generator[Tensor, None, None]:
         aside = self.batched and not self._has_room_to_blend(work)
         with closing(self._in_batches(work) if self.batched else self._one_by_one(work)) as outputs:
-            for number, output in enumerate(outputs, start=1):
+            for number, (tile, output) in enumerate(zip(work.plan.tiles(), outputs, strict=True), start=1):
+                if watch:
+                    watch(tile, output)
                 if progress:
                     progress(number, len(work.plan))
                 yield output.cpu() if aside else output
