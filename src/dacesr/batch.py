@@ -16,7 +16,7 @@ from torch import Tensor
 from dacesr.conditioning import condition_of, tags_in
 from dacesr.image import Picture, open_picture
 from dacesr.inference import UpscaleError, Upscaler
-from dacesr.jobs import Job, target_format
+from dacesr.jobs import Job, output_size, target_format
 from dacesr.nets.extractor import Extractor
 
 
@@ -36,16 +36,9 @@ class Options:
 
     def size_of(self, picture: Picture, native: int) -> tuple[int, int] | None:
         """Final (width, height), in proportion; None where it is what a network of scale `native` gives."""
-        if self.width:
-            factor = self.width / picture.width
-        elif self.height:
-            factor = self.height / picture.height
-        else:
-            factor = self.scale or native
-        if factor == native:
-            return None
-        width = self.width or max(1, round(picture.width * factor))
-        return width, self.height or max(1, round(picture.height * factor))
+        own = picture.width, picture.height
+        size = output_size(own, native, scale=self.scale, width=self.width, height=self.height)
+        return None if size == (own[0] * native, own[1] * native) else size
 
 
 @dataclass

@@ -23,6 +23,10 @@ class ImageError(ValueError):
     """A picture cannot be read or written; the message is one sentence that names the file and the reason."""
 
 
+class TooManyPixels(ImageError):
+    """A picture is larger than whoever opens it allows."""
+
+
 @dataclass(frozen=True)
 class Format:
     """What a file format can hold: longest side in pixels, alpha, more than 8 bits, a colour profile."""

@@ -152,3 +152,30 @@ def target_format(job: Job, own: str) -> tuple[Path | None, str]:
         target = job.target.with_name(job.target.name + ending) if job.target else None
         return target, own
     return job.target, format_of(Path(f"x{ending}"))
+
+
+def output_size(
+    size: tuple[int, int],
+    native: int,
+    *,
+    scale: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+) -> tuple[int, int]:
+    """Size of a result, in the proportions of its picture.
+
+    Args:
+        size: (width, height) of the picture.
+        native: Scale of the network, which holds unless one of the others is given.
+        scale: Times the picture's size.
+        width: Of the result; the height follows.
+        height: Of the result; the width follows.
+    """
+    if width:
+        factor = width / size[0]
+    elif height:
+        factor = height / size[1]
+    else:
+        factor = scale or native
+    across, down = (max(1, round(side * factor)) for side in size)
+    return width or across, height or down

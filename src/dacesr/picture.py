@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dacesr import formats, metadata
-from dacesr.formats import ImageError
+from dacesr.formats import ImageError, TooManyPixels
 from dacesr.metadata import Metadata
 
 MAX_PIXELS = 2**28  # 268 million, as many as 16384 x 16384
@@ -203,7 +203,7 @@ def _open(file: BinaryIO, name: str, max_pixels: int) -> Picture:
         raise damaged(name, format, error) from error
     pixels = header.width * header.height
     if pixels > max_pixels:
-        raise ImageError(
+        raise TooManyPixels(
             f"{name} is {header.width} x {header.height} pixels ({pixels / 1e6:.0f} million), more than the limit of "
             f"{max_pixels / 1e6:.0f} million, which --max-pixels raises"
         )

@@ -1,1 +1,330 @@
-"""One queue of pictures for all who ask over the network."""
+"""One queue of pictures for all who ask over the network: bounded, with limits, cancellable, and nothing left behind.
+
+The web page and the HTTP API both hand their pictures to a `Service`, which loads each model once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dacesr.batch import Sentences
+from dacesr.engine import Precision
+from dacesr.formats import FORMATS, ImageError, TooManyPixels
+from dacesr.image import Picture, open_picture
+from dacesr.inference import UpscaleError, Upscaler, Watch
+from dacesr.inspection import Inspection, Inspector
+from dacesr.jobs import Job, target_format
+from dacesr.rooms import Room, Rooms, result_name, safe_name
+from dacesr.wishes import Limits, Refusal, Wish
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished picture.
+
+    Attributes:
+        path: Its file, in the room of its ticket.
+        name: For the client.
+        format: Key of `dacesr.formats.FORMATS`.
+        input_size, output_size: (width, height) in pixels.
+        seconds: That it took, without waiting.
+        model: That made it.
+        warnings: Sentences on what could not be kept.
+    """
+
+    path: Path
+    name: str
+    format: str
+    input_size: tuple[int, int]
+    output_size: tuple[int, int]
+    seconds: float
+    model: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a picture is.
+
+    Attributes:
+        state: `waiting`, `working` or `done` (also refused and cancelled).
+        ahead: Pictures that wait before it.
+        done, total: Tiles; total is 0 before they are counted.
+        seconds_left: As the tiles so far tell; None before the first.
+    """
+
+    state: str
+    ahead: int
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A picture that a service has accepted.
+
+    Attributes:
+        future: Gives the `Outcome`, or raises the `Refusal`.
+    """
+
+    picture: Picture
+    wish: Wish
+    room: Room
+    name: str
+    watch: Watch | None
+    future: "Future[Outcome]" = field(default_factory=Future)
+    began: float | None = None
+    tiles: tuple[int, int] = (0, 0)
+    left: threading.Event = field(default_factory=threading.Event)
+
+
+class Service:
+    """Upscales what is submitted, in order, with a few workers.
+
+    Attributes:
+        models: Names that a wish may have, the first being what it has unless it says.
+        limits: What may be asked for.
+        rooms: Private folders for uploads and results.
+        finished: How many pictures it has finished.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[str],
+        *,
+        limits: Limits | None = None,
+        workers: int = 1,
+        device: str | torch.device = "cpu",
+        precision: Precision = "auto",
+    ) -> None:
+        """Load the first model, and start.
+
+        Args:
+            models: What `Upscaler.load` takes; the only ones that clients may name.
+            limits: What may be asked for.
+            workers: Pictures that are worked on at once; they share torch's threads.
+            device: Where.
+            precision: Of the arithmetic.
+
+        Raises:
+            ValueError: No model, no worker, or the first model cannot be loaded.
+        """
+        self.models = tuple(models)
+        if not self.models or workers < 1:
+            raise ValueError(f"a service needs models and workers; got {len(self.models)} and {workers}")
+        self.limits = limits or Limits()
+        self.finished = 0
+        self._said = Sentences()
+        self._place = (device, precision)
+        self._loaded: dict[str, Upscaler] = {}
+        self._loading, self._changed, self._seeing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._inspector: Inspector | None = None
+        self._tickets: list[Ticket] = []  # that wait or are worked on, in order
+        self._closing = False
+        self._workers = workers
+        self.upscaler(self.models[0]).prepare()
+        self.rooms = Rooms()
+        share = max(1, torch.get_num_threads() // workers)
+        self._pool = ThreadPoolExecutor(workers, "upscale", initializer=torch.set_num_threads, initargs=(share,))
+
+    def upscaler(self, model: str | None) -> Upscaler:
+        """A model, loaded by the first who wants it.
+
+        Raises:
+            Refusal: It is none of `models`.
+            ValueError: It cannot be loaded.
+        """
+        name = self.models[0] if model is None else model
+        if name not in self.models:
+            raise Refusal("unknown_model", f"there is no model {name[:40]!r} here; there are {', '.join(self.models)}")
+        with self._loading:
+            if name not in self._loaded:
+                device, precision = self._place
+                self._loaded[name] = Upscaler.load(name, device=device, precision=precision, warn=self._said)
+            return self._loaded[name]
+
+    def submit(self, source: Path, name: str, wish: Wish, *, room: Room, watch: Watch | None = None) -> Ticket:
+        """Accept a picture.
+
+        Args:
+            source: Its file, which must stay until the ticket's future is done.
+            name: What the client calls it; anything.
+            wish: What is wanted.
+            room: Where the result is written; the caller discards it, after the future is done.
+            watch: Shown every tile's output; see `Upscaler.upscale`.
+
+        Raises:
+            Refusal: Too many wait, the picture cannot be read, or it or its result is too large.
+        """
+        shown = safe_name(name)
+        upscaler = self.upscaler(wish.model)
+        if wish.strength is not None and upscaler.strength is None:
+            raise Refusal("bad_request", f"the model {upscaler.name} has one set of weights, so it takes no strength")
+        picture = self._open(source, shown)
+        width, height = wish.size_of(picture, upscaler.scale)
+        if width * height > self.limits.result_pixels:
+            most = f"{self.limits.result_pixels / 1e6:.0f} million"
+            raise Refusal("too_many_pixels", f"the result would be {width} x {height} pixels; up to {most} are made")
+        ticket = Ticket(picture, wish, room, shown, watch)
+        with self._changed:
+            if self._closing:
+                raise Refusal("closing", "the server is being stopped")
+            if len(self._tickets) >= self._workers + self.limits.waiting:
+                raise Refusal("busy", f"{self.limits.waiting} pictures wait already; try again later")
+            self._tickets.append(ticket)
+            self._pool.submit(self._run, ticket)
+        return ticket
+
+    def status(self, ticket: Ticket) -> Status:
+        """How far a ticket is."""
+        done, total = ticket.tiles
+        if ticket.future.done():
+            return Status("done", 0, done, total, 0.0)
+        with self._changed:
+            before = self._tickets[: self._tickets.index(ticket)] if ticket in self._tickets else []
+            ahead = sum(other.began is None for other in before)
+        if ticket.began is None:
+            return Status("waiting", ahead, 0, 0, None)
+        passed = time.monotonic() - ticket.began
+        return Status("working", 0, done, total, passed / done * (total - done) if done else None)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop a ticket at its next tile, or take it out of the queue; its future raises `Refusal`, unless it is done."""
+        ticket.left.set()
+        with self._changed:
+            waits = ticket in self._tickets and ticket.began is None
+            if waits:
+                self._tickets.remove(ticket)
+        if waits:
+            ticket.future.set_exception(self._gone(ticket))
+
+    def inspect(self, source: Path, name: str) -> Inspection:
+        """What is in a picture, how severely it is degraded, and how to upscale it (`dacesr inspect`).
+
+        Raises:
+            Refusal: It cannot be read, is too large, or too small to recognise anything.
+        """
+        self._open(source, safe_name(name))
+        with self._seeing:
+            if self._inspector is None:
+                self._inspector = Inspector.load()
+            try:
+                return self._inspector(source)
+            except ImageError as error:
+                raise Refusal("bad_picture", str(error).replace(str(source), safe_name(name))) from error
+
+    def load(self) -> tuple[int, int]:
+        """Pictures that are worked on, and that wait."""
+        with self._changed:
+            working = sum(ticket.began is not None for ticket in self._tickets)
+            return working, len(self._tickets) - working
+
+    def close(self) -> None:
+        """Stop all work at its next tile and remove all files."""
+        with self._changed:
+            self._closing = True
+            tickets = list(self._tickets)
+        for ticket in tickets:
+            self.cancel(ticket)
+        self._pool.shutdown(wait=True)
+        self.rooms.close()
+
+    def _open(self, source: Path, name: str) -> Picture:
+        try:
+            return open_picture(source, name=name, max_pixels=self.limits.pixels)
+        except TooManyPixels as error:
+            most = f"{self.limits.pixels / 1e6:g} million"
+            raise Refusal("too_many_pixels", f"{name} has more than the {most} pixels allowed") from error
+        except ImageError as error:
+            raise Refusal("bad_picture", str(error)) from error
+
+    def _run(self, ticket: Ticket) -> None:
+        """Work on a ticket; its future tells how it ended, whatever happens."""
+        with self._changed:
+            if ticket not in self._tickets:  # it was cancelled
+                return
+            ticket.began = time.monotonic()
+        outcome: Outcome | None = None
+        refusal = Refusal("internal", f"{ticket.name} failed in a way that should not happen")
+        try:
+            outcome = self._outcome(ticket)
+        except Refusal as error:
+            refusal = error
+        except UpscaleError as error:
+            refusal = Refusal("internal", str(error))
+        except (ValueError, OSError) as error:
+            refusal = self._explained(ticket, error)
+        except Exception:
+            _LOG.exception("upscaling %s failed", ticket.name)
+        with self._changed:
+            self._tickets.remove(ticket)
+            self.finished += outcome is not None
+        if outcome is None:
+            ticket.future.set_exception(refusal)
+        else:
+            ticket.future.set_result(outcome)
+
+    def _outcome(self, ticket: Ticket) -> Outcome:
+        wish, picture, began = ticket.wish, ticket.picture, time.monotonic()
+        self._said.take()  # what a ticket that failed left
+        self._check(ticket, began)
+        upscaler = self.upscaler(wish.model)
+        size = wish.size_of(picture, upscaler.scale)
+        job = Job(Path(ticket.name), ticket.room.path / "result", wish.ending)
+        target, format = target_format(job, picture.format)
+        assert target is not None  # the job has one
+
+        def advance(done: int, total: int) -> None:
+            ticket.tiles = done, total
+            self._check(ticket, began)
+
+        upscaler.upscale(
+            picture,
+            target,
+            format=format,
+            size=size,
+            strength=wish.strength,
+            quality=wish.quality,
+            strip_metadata=wish.strip_metadata,
+            progress=advance,
+            watch=ticket.watch,
+        )
+        return Outcome(
+            path=target,
+            name=result_name(ticket.name, FORMATS[format].extensions[0]),
+            format=format,
+            input_size=(picture.width, picture.height),
+            output_size=size,
+            seconds=time.monotonic() - began,
+            model=upscaler.name,
+            warnings=tuple(self._said.take()),
+        )
+
+    def _check(self, ticket: Ticket, began: float) -> None:
+        """Refuse to go on where nobody waits any more, or it takes too long."""
+        if ticket.left.is_set():
+            raise self._gone(ticket)
+        if time.monotonic() - began > self.limits.seconds:
+            raise Refusal("too_slow", f"{ticket.name} took more than {self.limits.seconds:g} s, which is all it may")
+
+    def _gone(self, ticket: Ticket) -> Refusal:
+        if self._closing:
+            return Refusal("closing", f"{ticket.name} is not finished: the server is being stopped")
+        return Refusal("cancelled", f"{ticket.name} is not finished: the client left, or said stop")
+
+    @staticmethod
+    def _explained(ticket: Ticket, error: Exception) -> Refusal:
+        """A picture that cannot be decoded is the client's affair; a file that cannot be written is not."""
+        if isinstance(error, ImageError) and str(ticket.room.path) not in str(error):
+            return Refusal("bad_picture", str(error))
+        _LOG.error("upscaling %s failed: %s", ticket.name, error)
+        return Refusal("internal", f"{ticket.name} could not be written")

@@ -1,0 +1,121 @@
+"""What strangers may ask of a service, and why they are refused."""
+
+import math
+from dataclasses import dataclass
+
+from dacesr.formats import FORMATS
+from dacesr.image import Picture
+from dacesr.jobs import EXTENSIONS, output_size
+
+REFUSALS = {
+    "bad_request": "a field is missing, unknown or impossible",
+    "bad_picture": "what was sent is no picture that can be read",
+    "unknown_model": "there is no model of that name here",
+    "too_large": "the upload has more bytes than allowed",
+    "too_many_pixels": "the picture, or the result asked for, has more pixels than allowed",
+    "busy": "as many pictures as may wait are waiting; try again later",
+    "too_slow": "the picture took longer than a picture may",
+    "cancelled": "the client left, or said stop",
+    "closing": "the server is being stopped",
+    "internal": "the server failed in a way that should not happen",
+}
+"""Why a picture is refused: stable codes and what they mean."""
+
+
+class Refusal(Exception):
+    """A picture is not upscaled; the text is one sentence for the client.
+
+    Attributes:
+        code: Key of `REFUSALS`.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        """Say why."""
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What strangers may ask for; all positive.
+
+    Attributes:
+        waiting: Pictures that wait, besides those that are worked on.
+        upload_bytes: Of one picture's file.
+        pixels: Of a picture that is sent.
+        result_pixels: Of a result.
+        seconds: That one picture may take once it is begun.
+    """
+
+    waiting: int = 32
+    upload_bytes: int = 64 << 20
+    pixels: int = 24_000_000
+    result_pixels: int = 400_000_000
+    seconds: float = 600
+
+    def __post_init__(self) -> None:
+        """Check them.
+
+        Raises:
+            ValueError: One is not positive.
+        """
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"the limit {name} must be positive; got {value}")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a client wants of a picture; at most one of scale, width and height.
+
+    Attributes:
+        model: One of the service's names; its first unless given.
+        scale: Times the input's size, 0.01 to 64; the model's own unless given.
+        width, height: Of the result in pixels; the other side follows.
+        strength: 0 faithful to 1 crisp, for models that have both.
+        format: Ending of the result, such as `png`; the picture's own unless given.
+        quality: 1 to 100, of JPEG, WebP and AVIF.
+        strip_metadata: Keep only the colour profile.
+    """
+
+    model: str | None = None
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    strength: float | None = None
+    format: str | None = None
+    quality: int | None = None
+    strip_metadata: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            Refusal: One is impossible.
+        """
+        if sum(x is not None for x in (self.scale, self.width, self.height)) > 1:
+            raise Refusal("bad_request", "scale, width and height exclude one another")
+        ranges = {
+            "scale": (0.01, 64),
+            "width": (1, 10**6),
+            "height": (1, 10**6),
+            "strength": (0, 1),
+            "quality": (1, 100),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise Refusal("bad_request", f"{name} must lie between {low} and {high}; got {value:g}")
+        if self.format is not None and self.ending not in EXTENSIONS:
+            known = ", ".join(FORMATS)
+            raise Refusal("bad_request", f"format must be one of {known}; got {self.format[:20]!r}")
+
+    @property
+    def ending(self) -> str | None:
+        """Ending of the result's name, with its dot; None where the picture decides."""
+        return None if self.format is None else "." + self.format.lower().lstrip(".")
+
+    def size_of(self, picture: Picture, native: int) -> tuple[int, int]:
+        """Size (width, height) of the result, made by a network of scale `native`."""
+        own = picture.width, picture.height
+        return output_size(own, native, scale=self.scale, width=self.width, height=self.height)
