@@ -21,6 +21,8 @@ from dacesr.config import NetworkConfig, RestorerConfig, TaggerConfig
 from dacesr.ncnnfile import is_ncnn, read_ncnn, weights_file
 from dacesr.nets.baselines import BASELINES, Baseline
 from dacesr.nets.restorer import Restorer
+from dacesr.onnxfile import is_onnx, read_onnx
+from dacesr.onnxnetwork import OnnxNetwork, load_onnx
 from dacesr.ownfile import RESERVED, article, check_fit, check_storage, own_config, own_kind, write_own
 from dacesr.taggerfile import (
     TAGGER_FIELDS,
@@ -48,9 +50,10 @@ __all__ = [
     "save_tagger",
 ]
 
-Network = Restorer | Baseline
+Network = Restorer | Baseline | OnnxNetwork
 """A network that upscales: it has a `config`, takes RGB (b, 3, h, w) in [0, 1] in fp32 whatever its own precision, has
-the dtype of the input in its output, and under `.to(dtype)` keeps in fp32 what must stay so."""
+the dtype of the input in its output, and under `.to(dtype)` keeps in fp32 what must stay so. Those of ONNX files have
+no weights to move, and no gradients."""
 
 
 class Kind(NamedTuple):
@@ -65,6 +68,7 @@ KINDS = {
     **{kind: Kind(*parts) for kind, parts in BASELINES.items()},
 }
 
+_CONFIGS = {kind: entry.config for kind, entry in KINDS.items()}
 
 # --- loading
 
@@ -73,7 +77,8 @@ def load_restorer(source: str | os.PathLike[str] | Mapping[str, Any]) -> Network
     """Load a network that upscales: ours, the authors' DACESR and DVMSR, Real-ESRGAN's compact ones, or look-alikes.
 
     Args:
-        source: file (safetensors, .pth, ncnn's .param or .bin), bundled name, hub id `owner/name`, or a state dict.
+        source: file (safetensors, .pth, ONNX, ncnn's .param or .bin), bundled name, hub id `owner/name`, or a state
+            dict.
 
     Returns:
         The network on the CPU, in fp32 and eval mode. A file of the release gets modulation `release`.
@@ -86,6 +91,8 @@ def load_restorer(source: str | os.PathLike[str] | Mapping[str, Any]) -> Network
         tensors, key = unwrap(source, "the state dict")
         return _build(renamed(TensorFile(tensors, "state dict", key)), "the state dict")
     path = resolve(source)
+    if is_onnx(path):
+        return load_onnx(path, _CONFIGS).eval()
     return _build(_read(path), str(path))
 
 
@@ -107,8 +114,7 @@ def _build(file: TensorFile, name: str) -> Network:
 def _config(file: TensorFile, name: str) -> NetworkConfig:
     """The config in the header of our own files, else the one that the tensors speak for."""
     if own_kind(file.metadata, name):
-        kinds = {kind: entry.config for kind, entry in KINDS.items()}
-        return own_config(file.metadata or {}, name, kinds, wanted="restorer")
+        return own_config(file.metadata or {}, name, _CONFIGS, wanted="restorer")
     architecture = detect(file.tensors)
     if architecture is None:
         first = ", ".join(list(file.tensors)[:3])
@@ -183,6 +189,8 @@ def convert(
         OSError: the file can't be written.
     """
     path = resolve(source)
+    if is_onnx(path):
+        raise CheckpointError(f"{path} is an ONNX file: convert the weights that it was made from")
     file = _read(path)
     kept = {key: value for key, value in (file.metadata or {}).items() if key not in (*RESERVED, *TAGGER_FIELDS)}
     text = {"source": path.name, **kept, **(info or {})}
@@ -208,7 +216,7 @@ class CheckpointInfo:
     config: NetworkConfig | TaggerConfig | None  # None unless it can be loaded
     parameters: int
     dtype: str  # as stored, such as "float32" or "float16, float32"
-    container: str  # safetensors, PyTorch, ncnn
+    container: str  # safetensors, PyTorch, ncnn, ONNX
     key: str | None  # the entry the tensors were under
     metadata: Mapping[str, str]  # free text of the header
     sha256: str  # of the file; of an ncnn network, of its .bin file
@@ -226,6 +234,8 @@ def describe(source: str | os.PathLike[str]) -> CheckpointInfo:
         CheckpointError: it isn't a file of tensors, or it is a network that doesn't fit its own config.
     """
     path = resolve(source)
+    if is_onnx(path):
+        return _describe_onnx(path)
     file = _read(path)
     metadata = file.metadata or {}
     architecture = detect(file.tensors)
@@ -245,4 +255,25 @@ def describe(source: str | os.PathLike[str]) -> CheckpointInfo:
         key=file.key,
         metadata={key: value for key, value in metadata.items() if key not in (*RESERVED, *TAGGER_FIELDS)},
         sha256=sha256_of(weights_file(path) if file.container == "ncnn" else adapter_weights(path)),
+    )
+
+
+def _describe_onnx(path: Path) -> CheckpointInfo:
+    """The same for a network in an ONNX file: of an upscaler it is started, of an extractor only its text is read."""
+    file = read_onnx(path)
+    kind = own_kind(file.header, str(path))
+    if kind == TaggerConfig.kind:
+        config = own_config(file.header, str(path), {TaggerConfig.kind: TaggerConfig}, wanted="tagger")
+    else:
+        config = load_onnx(path, _CONFIGS).config
+    return CheckpointInfo(
+        path=path,
+        architecture=kind,
+        config=config,
+        parameters=file.parameters,
+        dtype=", ".join(file.dtypes),
+        container="ONNX",
+        key=None,
+        metadata={key: value for key, value in file.header.items() if key not in RESERVED},
+        sha256=sha256_of(path),
     )

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from dacesr import completing
 from dacesr.cli_analyze import analysis, inspect
 from dacesr.cli_compare import compare
 from dacesr.cli_evaluate import evaluation
@@ -17,9 +20,28 @@ from dacesr.cli_train import training
 from dacesr.cli_upscale import upscale
 from dacesr.failing import fail, warn
 
+_FIRST = """\b
+The first three commands:
+  dacesr upscale photo.jpg    four times as large: out/photo_x4.jpg
+  dacesr inspect photo.jpg    what it shows, how ruined it is, what to try
+  dacesr serve                a web page for all this, on this computer
+`dacesr COMMAND -h` has examples of each, and its options."""
+
+
+class _Commands(TyperGroup):
+    """The commands; a picture in place of one is a call that many make first."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As the parent does."""
+        if args[0] not in self.commands and os.path.exists(args[0]):
+            ctx.fail(f"No such command '{args[0]}'. To enlarge it: dacesr upscale {shlex.quote(args[0])}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="dacesr",
-    help="Upscale real photographs.",
+    cls=_Commands,
+    epilog=_FIRST,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # half the time of --help
@@ -46,7 +68,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Upscale real photographs x4 with DACESR (arXiv 2602.23890), on a CPU or a GPU."""
 
@@ -55,7 +79,12 @@ def root(
 def degrade(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Sharp pictures, or folders of them.")],
     space: Annotated[
-        str, typer.Option(metavar="NAME", help="bicubic, level1, level2, level3, dasr, realesrgan or bsrgan.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="bicubic, level1, level2, level3, dasr, realesrgan or bsrgan.",
+            autocompletion=completing.spaces,
+        ),
     ],
     output: Annotated[str, typer.Option("-o", "--output", metavar="OUT", help="Folder, or file.")] = "out",
     seed: Annotated[int, typer.Option(help="With a picture's name it decides its degradation.")] = 0,
@@ -65,7 +94,9 @@ def degrade(
     ] = False,
     describe: Annotated[bool, typer.Option("--describe", help="Print what was drawn, a line a picture.")] = False,
     suffix: Annotated[str, typer.Option(help="Added to the names of outputs in a folder.")] = "",
-    ext: Annotated[str | None, typer.Option(help="Format of the outputs; png unless given.")] = None,
+    ext: Annotated[
+        str | None, typer.Option(help="Format of the outputs; png unless given.", autocompletion=completing.formats)
+    ] = None,
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Subfolders too; the tree is kept.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pictures.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger inputs, in pixels.")] = 2**28,
@@ -74,6 +105,7 @@ def degrade(
 
     \b
     dacesr degrade photos -o lr --space level2 --seed 1 --save-parameters
+    dacesr degrade photo.png -o small.png --space bicubic --scale 2
     """
     from dacesr.degrading import Degrader, Made, plan
 
@@ -104,12 +136,30 @@ def degrade(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Versions, scan backends, memory, and what an upscale would use here."""
-    from dacesr.doctor import facts
+def doctor(
+    check: Annotated[bool, typer.Option("--check", help="Upscale a drawn picture too, in some seconds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Facts about this computer for a bug report, and whether upscaling works here.
 
-    found = facts()
-    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(f"{k:18s} {v}" for k, v in found.items()))
+    No paths, no names, nothing is sent anywhere. Exit code 1 where something is broken.
+
+    \b
+    dacesr doctor
+    dacesr doctor --check
+    dacesr doctor --check --json > doctor.json
+    """
+    from dacesr import doctor as examining
+
+    found = examining.facts() | ({"check": examining.check()} if check else {})
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo("\n".join(f"{name:18s} {value}" for name, value in found.items()))
+        hint = "" if check else "; `dacesr doctor --check` also tests an upscale"
+        typer.echo(f"\nIn a bug report, put this below the command that failed and what it said{hint}.")
+    if any(value.startswith(examining.BROKEN) for value in found.values()):
+        raise typer.Exit(1)
 
 
 def _wait_briefly() -> None:
@@ -130,6 +180,13 @@ def main() -> None:
     except KeyboardInterrupt:
         warn("interrupted; whole outputs are kept, the others were not written")
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        from dacesr.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        warn("there is too little memory to go on: end other programs, or do less at a time; whole outputs are kept")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

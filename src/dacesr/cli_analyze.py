@@ -1,15 +1,22 @@
 """`dacesr analyze` and `dacesr inspect`: what the networks see, as tables and figures, and in a photograph."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dacesr.failing import fail, warn
+from dacesr import completing
+from dacesr.failing import fail, require, unwritable, warn
 
-analysis = typer.Typer(help="What the networks see, as tables and figures.", no_args_is_help=True)
+_GROUP = """What the networks see, as tables and figures.
+
+\b
+dacesr analyze compare photo.jpg -o out
+dacesr analyze attribution photo.jpg -o out
+"""
+
+analysis = typer.Typer(help=_GROUP, no_args_is_help=True)
 
 Pictures = Annotated[
     list[Path], typer.Argument(metavar="PICTURES", help="Sharp pictures, folders of them, or labelled CSVs.")
@@ -22,6 +29,11 @@ Scale = Annotated[
 ]
 Shorter = Annotated[int | None, typer.Option(min=8, help="Reduce pictures whose shorter side is longer, in pixels.")]
 
+Reference = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="The tagger that it was tuned from.", autocompletion=completing.extractors),
+]
+
 
 @analysis.command()
 def recognition(
@@ -29,7 +41,11 @@ def recognition(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of tables and figures.")],
     extractor: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Bundled name, file or hub id, or NAME=FILE; the first is the reference."),
+        typer.Option(
+            metavar="NAME",
+            help="Bundled name, file or hub id, or NAME=FILE; the first is the reference.",
+            autocompletion=completing.extractors,
+        ),
     ] = None,
     selection: SelectionFile = None,
     images: Annotated[int, typer.Option(min=1, help="Pictures of each folder and CSV.")] = 100,
@@ -45,8 +61,7 @@ def recognition(
     dacesr analyze recognition photos -o out
     dacesr analyze recognition corel5k.csv -o out --extractor lite-ram --extractor mine=ree.safetensors
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise fail('figures need matplotlib: pip install "dacesr[analysis]"')
+    require("matplotlib", extra="analysis", what="figures need")
     from dacesr.analysis import examples, plots
     from dacesr.analysis import recognition as measuring
     from dacesr.analysis.inputs import check_sizes, gather_pictures, load_extractors, load_selection
@@ -81,7 +96,7 @@ def recognition(
         ways = examples.typical(conditions, chosen)
         plots.save(plots.tag_figure(examples.show(shown, clean, ways, reference=reference)), output / "tags.png")
     except OSError as error:
-        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+        raise unwritable(output, error) from error
     except ValueError as error:
         raise fail(error) from error
     for path in sorted(output.iterdir()):
@@ -93,9 +108,14 @@ def severity(
     pictures: Pictures,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="File to write, *.json.")],
     extractor: Annotated[
-        str, typer.Option(metavar="NAME", help="Tuned on ruined pictures: bundled name, file or hub id, or NAME=FILE.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Tuned on ruined pictures: bundled name, file or hub id, or NAME=FILE.",
+            autocompletion=completing.extractors,
+        ),
     ] = "lite-ree",
-    reference: Annotated[str, typer.Option(metavar="NAME", help="The tagger that it was tuned from.")] = "lite-ram",
+    reference: Reference = "lite-ram",
     selection: SelectionFile = None,
     images: Annotated[int, typer.Option(min=8, help="Pictures of each folder and CSV.")] = 200,
     per_class: Annotated[int, typer.Option(min=1, help="Degradations of each class for each picture.")] = 4,
@@ -124,7 +144,7 @@ def severity(
             head = fit_severity(extractors, clean, chosen, per_class=per_class, seed=seed, advance=advance)
         head.save(output)
     except OSError as error:
-        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+        raise unwritable(output, error) from error
     except ValueError as error:
         raise fail(error) from error
     held = head.held_out
@@ -138,8 +158,11 @@ def severity(
 
 def inspect(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Pictures.")],
-    extractor: Annotated[str, typer.Option(metavar="NAME", help="Bundled name, file or hub id.")] = "lite",
-    reference: Annotated[str, typer.Option(metavar="NAME", help="The tagger that it was tuned from.")] = "lite-ram",
+    extractor: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Bundled name, file or hub id.", autocompletion=completing.extractors),
+    ] = "lite",
+    reference: Reference = "lite-ram",
     severity: Annotated[
         Path | None, typer.Option(metavar="FILE", help="From `dacesr analyze severity`; the bundled one unless given.")
     ] = None,
@@ -149,6 +172,7 @@ def inspect(
 
     \b
     dacesr inspect photo.jpg
+    dacesr inspect photos/*.jpg --json > found.json
     """
     from dataclasses import asdict
 

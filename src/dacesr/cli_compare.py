@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dacesr import completing
 from dacesr.cli_figures import Device, Output, Seed, called, name_files
 from dacesr.failing import warn
 
@@ -23,6 +24,7 @@ def compare(
             "--method",
             metavar="METHOD",
             help="bicubic, lanczos, bundled name, file or hub id; MODEL@STRENGTH; NAME=FOLDER of results. Repeatable.",
+            autocompletion=completing.methods,
         ),
     ] = None,
     window: Annotated[
@@ -35,14 +37,22 @@ def compare(
     spaces: Annotated[
         list[str] | None,
         typer.Option(
-            "--space", metavar="NAME", help="PICTUREs are sharp: degrade them so, as bicubic, level2, .... Repeatable."
+            "--space",
+            metavar="NAME",
+            help="PICTUREs are sharp: degrade them so, as bicubic, level2, .... Repeatable.",
+            autocompletion=completing.spaces,
         ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of sharp versions of the pictures, under the same names.")
     ] = None,
     measure: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.",
+            autocompletion=completing.measures,
+        ),
     ] = None,
     metrics: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the files that measures need; $DACESR_DATA/metrics.")

@@ -1,6 +1,5 @@
 """`dacesr evaluate`: networks, and anybody's results, measured on the same pictures, as tables."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dacesr.failing import fail, warn
+from dacesr import completing
+from dacesr.failing import fail, require, require_config, unwritable, warn
 
 if TYPE_CHECKING:
     from dacesr.evaluate.run import Outcome, Settings
     from dacesr.evaluate.sets import BenchmarkSet
 
-evaluation = typer.Typer(help="Measure networks on the same pictures, as tables.", no_args_is_help=True)
+_GROUP = """Measure networks on the same pictures, as tables.
+
+\b
+dacesr evaluate table1 --set Set14 --space bicubic --space level2
+dacesr evaluate folder out DIV2K_valid_HR
+"""
+
+evaluation = typer.Typer(help=_GROUP, no_args_is_help=True)
 
 METHODS_HELP = "bicubic, lanczos, bundled names, files or hub ids of weights, MODEL@STRENGTH, NAME=FOLDER of results."
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder of tables and scores.")]
@@ -26,10 +33,21 @@ Sets = Annotated[
 ]
 Spaces = Annotated[
     list[str] | None,
-    typer.Option("--space", metavar="NAME", help="Degrade sharp pictures so; those at hand, or all. Repeatable."),
+    typer.Option(
+        "--space",
+        metavar="NAME",
+        help="Degrade sharp pictures so; those at hand, or all. Repeatable.",
+        autocompletion=completing.spaces,
+    ),
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", metavar="NAME", help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="NAME",
+        help="psnr_y, ssim_y, lpips, niqe, ... Repeatable.",
+        autocompletion=completing.measures,
+    ),
 ]
 Metrics = Annotated[
     Path | None,
@@ -39,7 +57,7 @@ Baseline = Annotated[str | None, typer.Option(metavar="METHOD", help="Show the d
 Limit = Annotated[int | None, typer.Option(min=1, help="The first pictures of each set only.")]
 Seed = Annotated[int, typer.Option(help="Of the degradations.")]
 Scale = Annotated[int, typer.Option(min=1, max=8, help="Times that all methods enlarge.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)]
 Tile = Annotated[int, typer.Option(min=0, help="Input pixels a side; 0: whole pictures, as in papers.")]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw PSNR against LPIPS.")]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")]
@@ -88,7 +106,9 @@ def prepare(
 @evaluation.command()
 def table1(
     chosen: Sets,
-    methods: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help=METHODS_HELP)] = None,
+    methods: Annotated[
+        list[str] | None, typer.Argument(metavar="METHOD", help=METHODS_HELP, autocompletion=completing.methods)
+    ] = None,
     spaces: Spaces = None,
     output: Output = Path("out/evaluate"),
     measure: Measures = None,
@@ -163,7 +183,9 @@ def table2(
 
 @evaluation.command()
 def table3(
-    methods: Annotated[list[str], typer.Argument(metavar="METHOD", help=METHODS_HELP)],
+    methods: Annotated[
+        list[str], typer.Argument(metavar="METHOD", help=METHODS_HELP, autocompletion=completing.methods)
+    ],
     chosen: Sets,
     output: Output = Path("out/evaluate"),
     measure: Measures = None,
@@ -203,6 +225,7 @@ def folder(
 
     \b
     dacesr evaluate folder out DIV2K_valid_HR
+    dacesr evaluate folder out --measure niqe
     """
     from dacesr.evaluate.methods import results_of
     from dacesr.evaluate.run import compare_methods
@@ -259,7 +282,8 @@ def _ablation_table(title: str) -> Callable[..., None]:
 
 
 for _name, (_title, _text) in ABLATION_TABLES.items():
-    evaluation.command(_name, help=f"{_title}: {_text}")(_ablation_table(_title))
+    _examples = f"dacesr evaluate {_name}\ndacesr evaluate {_name} my_ablation.toml -o out/mine --max-minutes 60"
+    evaluation.command(_name, help=f"{_title}: {_text}\n\n\b\n{_examples}")(_ablation_table(_title))
 
 
 def _ablate(
@@ -276,6 +300,7 @@ def _ablate(
         from dacesr.train.loop import TrainingError
     except ModuleNotFoundError as error:
         raise fail(f'training needs {error.name}: pip install "dacesr[train]"') from error
+    require_config(config)
     with _called(output or config):
         try:
             wanted = load_ablation(config, changes, output)
@@ -307,14 +332,14 @@ def _called(output: Path) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except OSError as error:
-        raise fail(f"{output}: the results cannot be written: {error.strerror or error}") from error
+        raise unwritable(output, error) from error
 
 
 def _settings(**chosen: Any) -> "Settings":
     from dacesr.evaluate.run import Settings
 
-    if chosen.get("plot") and importlib.util.find_spec("matplotlib") is None:
-        raise fail('the plot needs matplotlib: pip install "dacesr[analysis]"')
+    if chosen.get("plot"):
+        require("matplotlib", extra="analysis", what="the plot needs")
     return Settings(**chosen)
 
 

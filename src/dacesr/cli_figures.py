@@ -1,6 +1,5 @@
 """`dacesr analyze attribution`, `activations`, `condition` and `compare`: what networks do with a photograph, drawn."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dacesr.failing import fail, warn
+from dacesr import completing
+from dacesr.failing import fail, require, unwritable, warn
 
 if TYPE_CHECKING:
     from dacesr.analysis.looks import Look
@@ -24,6 +24,7 @@ Models = Annotated[
         "--model",
         metavar="MODEL",
         help="Bundled name, file or hub id; MODEL@STRENGTH; NAME=MODEL; random:NETWORK for random weights. Repeatable.",
+        autocompletion=completing.models,
     ),
 ]
 Versions = Annotated[
@@ -40,14 +41,13 @@ WindowText = Annotated[
 ]
 Side = Annotated[int, typer.Option(min=0, help="Input pixels a side around the window; 0: the whole picture.")]
 Seed = Annotated[int, typer.Option(help="Of the degradations.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)]
 
 
 @contextmanager
 def called(output: Path) -> Iterator[None]:
     """What is wrong with a call, in one sentence."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise fail('figures need matplotlib: pip install "dacesr[analysis]"')
+    require("matplotlib", extra="analysis", what="figures need")
     from dacesr.memory import is_out_of_memory, keep_freed_memory
 
     keep_freed_memory()
@@ -56,7 +56,7 @@ def called(output: Path) -> Iterator[None]:
     except ValueError as error:
         raise fail(error) from error
     except OSError as error:
-        raise fail(f"{error.filename2 or output} cannot be written: {error.strerror or error}") from error
+        raise unwritable(error.filename2 or output, error) from error
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -186,10 +186,20 @@ def condition(
     photo: Photo,
     output: Output,
     model: Annotated[
-        str, typer.Option("-n", "--model", metavar="MODEL", help="Bundled name, file or hub id, or MODEL@STRENGTH.")
+        str,
+        typer.Option(
+            "-n",
+            "--model",
+            metavar="MODEL",
+            help="Bundled name, file or hub id, or MODEL@STRENGTH.",
+            autocompletion=completing.models,
+        ),
     ] = "default",
     extractor: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What conditions it; its own unless given.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What conditions it; its own unless given.", autocompletion=completing.extractors
+        ),
     ] = None,
     other: Other = None,
     degradation: Versions = None,

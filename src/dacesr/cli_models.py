@@ -1,6 +1,7 @@
-"""`dacesr models`: weights listed, inspected and converted."""
+"""`dacesr models`: weights listed, inspected, converted and exported."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,15 @@ import typer
 
 from dacesr.failing import fail
 
-models = typer.Typer(help="List, inspect and convert weights.", no_args_is_help=True)
+models = typer.Typer(help="List, inspect, convert and export weights.", no_args_is_help=True)
+
+
+class ExportFormat(StrEnum):
+    """Values of --format."""
+
+    onnx = "onnx"
+    torch = "torch"
+    spandrel = "spandrel"
 
 
 @models.command("list")
@@ -79,3 +88,51 @@ def convert(
     except ValueError as error:
         raise fail(error) from error
     typer.echo(str(output))
+
+
+@models.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled name, weights file, or hub id.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as model.onnx.")],
+    format: Annotated[
+        ExportFormat, typer.Option("--format", help="torch: a program of torch.export; spandrel: for its plug-in.")
+    ] = ExportFormat.onnx,
+    tile: Annotated[
+        int | None,
+        typer.Option("-t", "--tile", min=1, metavar="N", help="For N x N pixels only; torch: 128 unless given."),
+    ] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="For pictures of any size, as without --tile.")] = False,
+    strength: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="What sees pictures for the model; its file's own.")
+    ] = None,
+) -> None:
+    """Write a network for other runtimes: it is run and compared with PyTorch before the file is kept.
+
+    \b
+    dacesr models export default -o dacesr.onnx
+    dacesr models export lite -o extractor.onnx
+    dacesr models export light -o light.onnx --tile 128
+    dacesr models export light -o light.pt2 --format torch
+    """
+    from dacesr.exporting import export_model
+    from dacesr.spandrel_plugin import save
+
+    if dynamic and (tile is not None or format is not ExportFormat.onnx):
+        raise fail("--dynamic is for ONNX without --tile; a program of torch.export is for one size: give --tile N")
+    try:
+        if format is ExportFormat.spandrel:
+            if tile is not None:
+                raise fail("a file for spandrel takes pictures of any size: leave --tile out")
+            save(source, output, strength=strength, extractor=extractor)
+            typer.echo(str(output))
+            return
+        done = export_model(source, output, format=format.value, tile=tile, strength=strength, extractor=extractor)
+    except OSError as error:
+        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:
+        raise fail(error) from error
+    inputs = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in done.inputs.items())
+    typer.echo(f"{output}: {inputs}; at most {done.difference:.1g} from PyTorch")

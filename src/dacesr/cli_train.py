@@ -5,9 +5,17 @@ from typing import Annotated
 
 import typer
 
-from dacesr.failing import fail, warn
+from dacesr import completing
+from dacesr.failing import fail, require_config, unwritable, warn
 
-training = typer.Typer(help="Train networks from a TOML config.", no_args_is_help=True)
+_GROUP = """Train networks from a TOML config.
+
+\b
+dacesr train restorer configs/restorer_light_stage1.toml --dry-run
+dacesr train restorer configs/restorer_light_stage1.toml --set data.batch=8
+"""
+
+training = typer.Typer(help=_GROUP, no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file; some are in configs/.")]
 Changes = Annotated[
@@ -57,12 +65,20 @@ def selection(
     source: Annotated[Path, typer.Argument(metavar="SHARP", help="Folder of sharp pictures, or labelled CSV.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Selection file to write, *.json.")],
     extractor: Annotated[
-        str, typer.Option(metavar="MODEL", help="Tagger that names clean and degraded pictures.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Tagger that names clean and degraded pictures.",
+            autocompletion=completing.extractors,
+        ),
     ] = "lite-ram",
     count: Annotated[int, typer.Option(min=4, help="How many degradations.")] = 1000,
     images: Annotated[int, typer.Option(min=1, help="How many pictures each is applied to.")] = 30,
     scale: Annotated[int, typer.Option("-s", "--scale", min=1, max=64, help="How many times smaller they get.")] = 4,
-    space: Annotated[str, typer.Option(metavar="NAME", help="Where degradations are drawn from.")] = "realesrgan",
+    space: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where degradations are drawn from.", autocompletion=completing.spaces),
+    ] = "realesrgan",
     seed: Annotated[int, typer.Option(help="With its number it decides a degradation.")] = 0,
     split: Annotated[str | None, typer.Option(help="train, val or test of a labelled source.")] = None,
     tau1: Annotated[float | None, typer.Option(min=0, max=1, help="Mild is above; the best quarter.")] = None,
@@ -99,7 +115,7 @@ def selection(
     except ValueError as error:
         raise fail(error) from error
     except OSError as error:
-        raise fail(f"{output} cannot be written: {error.strerror or error}") from error
+        raise unwritable(output, error) from error
 
 
 def _train(kind: str, config: Path, changes: list[str] | None, max_minutes: float | None, dry_run: bool) -> None:
@@ -113,6 +129,7 @@ def _train(kind: str, config: Path, changes: list[str] | None, max_minutes: floa
     from dacesr.memory import keep_freed_memory
 
     keep_freed_memory()
+    require_config(config)
     try:
         run = load_config(config, changes, TRAININGS[kind])
         if dry_run:

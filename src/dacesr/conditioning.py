@@ -21,6 +21,7 @@ from dacesr.checkpoint import Network, load_extractor, load_restorer
 from dacesr.config import ConditionKind, NetworkConfig, RestorerConfig
 from dacesr.imresize import upload
 from dacesr.nets.extractor import SMALLEST, Extractor
+from dacesr.onnxnetwork import OnnxNetwork
 from dacesr.tensorfile import CheckpointError, read_header, sha256_of
 from dacesr.tiling import Tile
 from dacesr.weightfiles import HUB_ID, RECOGNITION_ALIASES, beside, recognition_names, resolve
@@ -86,7 +87,7 @@ def find_extractor(
         if extractor is not None:
             raise CheckpointError(f"{path} takes no condition, so there is nothing to do for the extractor {extractor}")
         return None, None
-    header = read_header(path)
+    header = net.file.header if isinstance(net, OnnxNetwork) else read_header(path)
     named = header.get("extractor") if "dacesr_format" in header else None
     if extractor is None and named is None:
         if config.learned_modulation:

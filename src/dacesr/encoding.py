@@ -133,8 +133,9 @@ def encode(
 def replacing(place: Path) -> Iterator[BinaryIO]:
     """An empty file, open for reading and writing, that takes a path over when the block ends well.
 
-    It has no name until then where the system has such files (Linux); elsewhere a hidden one beside the path, which is
-    removed when the block fails, and left only by a process that is killed. Such leavings go with the next write.
+    It has no name until then where the system has such files (Linux); elsewhere, and for an instant where a file is
+    replaced, a hidden one beside the path, which is removed when the block fails, and left only by a process that is
+    killed. Such leavings go with the next write.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
@@ -147,6 +148,8 @@ def replacing(place: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             if not part.exists():
+                if _linked(file, place):
+                    return
                 _give_name(file, part)
         os.replace(part, place)
     finally:
@@ -161,18 +164,26 @@ def _open_new(part: Path) -> BinaryIO:
 
 
 def _give_name(file: BinaryIO, part: Path) -> None:
-    """Link an unnamed file into its folder (open(2), O_TMPFILE); where /proc is missing, copy it."""
-    folder = os.open(part.parent, os.O_RDONLY)  # ignored by linkat, but makes Python call it, which follows the link
+    """Link an unnamed file into its folder; where /proc is missing, copy it."""
+    if _linked(file, part):
+        return
+    file.seek(0)
+    with open(part, "xb") as copy:
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _linked(file: BinaryIO, path: Path) -> bool:
+    """Link an unnamed file to a path (open(2), O_TMPFILE); whether that went well, as it does where nothing is."""
+    folder = os.open(path.parent, os.O_RDONLY)  # ignored by linkat, but makes Python call it, which follows the link
     try:
-        os.link(f"/proc/self/fd/{file.fileno()}", part, src_dir_fd=folder, follow_symlinks=True)
+        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
     except OSError:
-        file.seek(0)
-        with open(part, "xb") as copy:
-            shutil.copyfileobj(file, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
+        return False
     finally:
         os.close(folder)
+    return True
 
 
 def _part_prefix(place: Path) -> str:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dacesr.checkpoint import Network
 from dacesr.conditioning import View, given_together
-from dacesr.config import RestorerConfig
 from dacesr.device import choose_precision
 from dacesr.graphs import Graphs
 from dacesr.memory import made_or_none
+from dacesr.nets.restorer import Restorer
+from dacesr.onnxnetwork import OnnxNetwork
 from dacesr.pairing import Pair, checked
 from dacesr.transfer import Arriving, Copies
 
@@ -73,6 +74,9 @@ class Engine:
         copies: To the device and from it.
         precision: `fp32`, `bf16` or `fp16`; fp32 once another gave broken numbers.
         strength: What is used where a call does not say; None where there is one set of weights.
+        size: The only (height, width) that the network takes; None where it takes any.
+        whole: Whether it takes all pixels at once, so that its wide tensors are as long as a tile.
+        batched: Whether it is quicker with many tiles at once.
     """
 
     def __init__(
@@ -96,7 +100,14 @@ class Engine:
         self.name = name
         self.device = device
         self.copies = Copies(device)
+        if isinstance(net, OnnxNetwork):
+            if precision not in ("auto", "fp32"):
+                raise ValueError(f"{name} is an ONNX file, which computes in its own precision, not in {precision}")
+            precision = "fp32"
         self.precision = choose_precision(device) if precision == "auto" else precision
+        self.size = net.size if isinstance(net, OnnxNetwork) else None
+        self.whole = device.type != "cpu" or isinstance(net, OnnxNetwork)
+        self.batched = device.type == "cuda" and not isinstance(net, OnnxNetwork)
         self._exact = net.eval()
         self._pair = pair
         self._weights: Weights | None = None  # of the last strength
@@ -201,7 +212,7 @@ class Engine:
 def _running(net: Network, device: torch.device, precision: str) -> _Running:
     """A copy on a device, in half precision where that is asked for (the network keeps what must stay fp32)."""
     copied = copy.deepcopy(net).to(device=device, dtype=DTYPES[precision]).requires_grad_(False).eval()
-    recorded = device.type == "cuda" and isinstance(net.config, RestorerConfig)  # others may wait for the GPU
+    recorded = device.type == "cuda" and isinstance(net, Restorer)  # others may wait for the GPU
     return _Running(copied, precision, Graphs(copied) if recorded else None)
 
 

@@ -4,10 +4,13 @@ The binary wheel of libvips reads and writes PNG, JPEG, WebP, TIFF, AVIF and GIF
 written here, as the Netpbm manual defines it; BMP is read by Pillow and written here (BITMAPINFOHEADER).
 """
 
+import atexit
+import logging
 import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -76,6 +79,22 @@ _FOREIGN = {
     "a zip archive": re.compile(rb"PK\x03\x04"),
     "a gzip archive": re.compile(rb"\x1f\x8b"),
 }
+
+
+@cache
+def hush() -> None:
+    """Keep what libraries say about damaged pictures off standard error, once for the process.
+
+    They say it to Python's loggers `PIL` and `pyvips`, for whoever listens, and GLib's object system, which libvips
+    builds on, to the terminal; that is led to `pyvips` too. What matters comes as an error.
+    """
+    for name in ("PIL", "pyvips"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    domain, library = b"GLib-GObject", pyvips.glib_lib
+    levels = pyvips.GLogLevelFlags.LEVEL_WARNING | pyvips.GLogLevelFlags.LEVEL_CRITICAL
+    if listener := getattr(pyvips, "_log_handler_cb", None):
+        handler = library.g_log_set_handler(domain, levels, listener, pyvips.ffi.NULL)
+        atexit.register(library.g_log_remove_handler, domain, handler)
 
 
 def identify(head: bytes, name: str) -> str:

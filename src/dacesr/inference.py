@@ -3,8 +3,8 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ __all__ = ["OVERLAP", "Precision", "Progress", "UpscaleError", "Upscaler", "Watc
 OVERLAP = 32  # input pixels that neighbouring tiles share
 LARGEST_TILE = 1024
 TILE_BUDGET = 320 << 20  # bytes that a tile's tensors may take on the CPU, however much is free
+
+
+@contextmanager
+def _memory_suffices(purpose: str) -> Iterator[None]:
+    """Say in a sentence that there is too little memory, whatever runs out of it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UpscaleError(f"there is too little memory {purpose}") from error
 
 
 class Upscaler:
@@ -184,6 +195,11 @@ class Upscaler:
             raise ValueError(f"tile must be auto, 0 or a positive number of pixels; got {tile!r}")
         if overlap < 0:
             raise ValueError(f"overlap must not be negative; got {overlap}")
+        if self._engine.size is not None:
+            side = min(self._engine.size)
+            if tile != "auto" and not 0 < int(tile) <= side:
+                raise ValueError(f"{self.name} takes tiles of {side} pixels: leave the tile to it; got {tile}")
+            return side if tile == "auto" else int(tile)
         if isinstance(tile, str):
             budget = free_bytes(self.device) // 2 // pictures
             if self.device.type == "cpu":
@@ -255,16 +271,19 @@ class Upscaler:
         elif self.extractor is None:
             raise ValueError(f"{self.name} has no extractor, so it takes no condition")
         work = Work(weights, plan, picture.region, View(condition, picture.height, picture.width), overlap)
-        with PictureWriter(
-            picture,
-            target,
-            format=format or picture.format,
-            width=picture.width * self.scale,
-            height=picture.height * self.scale,
-            final_size=size,
-            quality=quality,
-            strip_metadata=strip_metadata,
-        ) as writer:
+        with (
+            _memory_suffices(f"for {picture.name}"),
+            PictureWriter(
+                picture,
+                target,
+                format=format or picture.format,
+                width=picture.width * self.scale,
+                height=picture.height * self.scale,
+                final_size=size,
+                quality=quality,
+                strip_metadata=strip_metadata,
+            ) as writer,
+        ):
             if progress:
                 progress(0, len(plan))
             with closing(self._runner.strips(work, progress, watch)) as strips:
@@ -289,12 +308,8 @@ class Upscaler:
     def _condition(self, region: Region, height: int, width: int) -> Tensor | None:
         if self.extractor is None:
             return None
-        try:
+        with _memory_suffices(f"on {self.device} for the extractor"):
             return condition_of(self.extractor, region, height, width, kind_of(self._config))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UpscaleError(f"there is too little memory on {self.device} for the extractor") from error
 
     def _tensor(self, x: Tensor, tile: int | str, overlap: int, strength: float | None) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1 or not x.is_floating_point():
@@ -307,7 +322,7 @@ class Upscaler:
         view = View(self._condition(region, height, width), height, width)
         aside = x.device.type == "cpu"
         work = Work(weights, plan, region, view, overlap, pictures=pictures, reading=aside)
-        with closing(self._runner.strips(work)) as strips:
+        with _memory_suffices("for the tensor"), closing(self._runner.strips(work)) as strips:
             if not (aside and self._runner.batched):
                 return torch.cat(list(strips), dim=2).to(x)
             with torch.inference_mode(False):  # a thread fills it, and is in no such mode

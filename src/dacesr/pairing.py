@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from dacesr.checkpoint import Network, load_restorer
+from dacesr.onnxnetwork import OnnxNetwork
 from dacesr.tensorfile import CheckpointError, read_header, replace_header, sha256_of
 from dacesr.weightfiles import beside
 
@@ -89,7 +90,7 @@ def find_pair(source: str | os.PathLike[str], path: Path, net: Network) -> Pair 
         CheckpointError: The header names a partner in a way that makes no sense; whether the partner is there and fits
             is found out only when it is needed.
     """
-    header = read_header(path)
+    header = {} if isinstance(net, OnnxNetwork) else read_header(path)
     if "dacesr_format" not in header or "fidelity" not in header:
         return None
     name, digest = header["fidelity"], header.get("fidelity_sha256", "")
@@ -104,6 +105,33 @@ def find_pair(source: str | os.PathLike[str], path: Path, net: Network) -> Pair 
         return _partner(beside(source, path, name), digest, path, net)
 
     return Pair(net, load, strength=strength)
+
+
+def at_strength(
+    source: str | os.PathLike[str], path: Path, net: Network, strength: float | None
+) -> tuple[Network, float | None]:
+    """One set of weights, for files that hold no more.
+
+    Args:
+        source: As for `find_pair`, and so are `path` and `net`.
+        path: See there.
+        net: See there.
+        strength: 0 faithful to 1 crisp, or None for the file's own.
+
+    Returns:
+        The network of that strength, and the strength; None where there is one set of weights.
+
+    Raises:
+        CheckpointError: As for `find_pair` and `Pair.at`.
+        ValueError: The strength is impossible, or there is one set of weights.
+    """
+    pair = find_pair(source, path, net)
+    if pair is not None:
+        strength = pair.strength if strength is None else checked(strength)
+        return pair.at(strength), strength
+    if strength is not None:
+        raise ValueError(f"{os.fspath(source)} has one set of weights, so there is no strength to choose")
+    return net, None
 
 
 def _partner(partner: Path, digest: str, path: Path, net: Network) -> Network:

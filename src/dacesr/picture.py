@@ -6,6 +6,7 @@ stay in the space their profile describes; CMYK and Lab become sRGB.
 
 import os
 import stat
+import struct
 from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
@@ -35,6 +36,8 @@ _LOADERS = {
 _HAVE_UNLIMITED = ("png", "jpeg", "tiff", "avif")  # loaders with a limit of their own
 _SPACES = {1: ("b-w", "grey16"), 3: ("srgb", "rgb16")}  # interpretations of libvips for bands and 8, 16 bits
 _TO_SRGB = ("cmyk", "lab", "labs", "labq")
+# what loaders raise for damage; pyvips and Pillow let errors of arithmetic through where numbers are absurd
+_DAMAGE = (pyvips.Error, OSError, ValueError, SyntaxError, ArithmeticError, LookupError, struct.error)
 _SDR_TRANSFER = (1, 2, 6, 13, 14, 15)  # ITU-T H.273, table 3
 
 
@@ -111,7 +114,10 @@ class Picture:
         inside = 0 <= left < left + width <= self.width and 0 <= top < top + height <= self.height
         if not inside:
             raise ValueError(f"region {(left, top, width, height)} is not within {self.width} x {self.height}")
-        array = self.colour.crop(left, top, width, height).numpy().reshape(height, width, -1)
+        try:
+            array = self.colour.crop(left, top, width, height).numpy().reshape(height, width, -1)
+        except pyvips.Error as error:
+            raise damaged(self.name, self.format, error) from error
         values = torch.from_numpy(array.astype(np.float32)).div_(self.max_value)
         return values.permute(2, 0, 1)[None].expand(1, 3, height, width).contiguous()
 
@@ -138,7 +144,7 @@ class Picture:
                 return image, None
             alpha = image[image.bands - 1]
             return _fill_transparent(image[: image.bands - 1], alpha), alpha
-        except (pyvips.Error, OSError, ValueError, SyntaxError) as error:
+        except _DAMAGE as error:
             raise damaged(self.name, self.format, error) from error
 
     def _standard(self, image: pyvips.Image) -> pyvips.Image:
@@ -169,6 +175,7 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
     Raises:
         ImageError: The file is missing, unreadable, empty, no picture, damaged, of an unsupported kind or too large.
     """
+    formats.hush()
     pyvips.cache_set_max(0)  # libvips would remember operations, and with them keep files open and pixels in memory
     name = name or ("the input" if isinstance(source, bytes) else str(source))
     if isinstance(source, bytes):
@@ -184,6 +191,8 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
 
 def damaged(name: str, format: str, error: Exception) -> ImageError:
     """The sentence for a file that starts as a picture and cannot be decoded."""
+    if "out of memory" in str(error) or "creating thread" in str(error):  # each needs memory for its stack
+        return ImageError(f"{name} cannot be read: there is too little memory for it")
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(("unable to call", "("))]
     reason = f" ({telling[-1]})" if telling else ""
@@ -199,7 +208,7 @@ def _open(file: BinaryIO, name: str, max_pixels: int) -> Picture:
             header, decode = _open_vips(file, format, max_pixels)
         else:
             header, decode = _open_raster(file, format)
-    except (pyvips.Error, OSError, ValueError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise damaged(name, format, error) from error
     pixels = header.width * header.height
     if pixels > max_pixels:

@@ -1,5 +1,6 @@
 """Private folders for what strangers send: nobody else's to read, and gone when their process is."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,8 +8,12 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-from dacesr.encoding import is_running
 from dacesr.formats import FORMATS
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 NAME_BYTES = 120  # of a file name that is given back, in UTF-8
 _PREFIX = "dacesr-serve-"
@@ -54,15 +59,20 @@ class Rooms:
         """
         where = Path(parent or tempfile.gettempdir())
         _remove_stale(where)
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
+        new = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=where))
+        self._lock = _lock(new)  # held as long as this process lives
+        self.path = new.rename(new.with_name(new.name[1:]))
 
     def make(self) -> Room:
         """A new, empty room."""
         return Room(Path(tempfile.mkdtemp(dir=self.path)))
 
     def close(self) -> None:
-        """Remove the folder with all rooms."""
+        """Remove the folder with all rooms; once is enough, twice does no harm."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def safe_name(name: str) -> str:
@@ -97,11 +107,24 @@ def result_name(name: str, ending: str, suffix: str = "_x4") -> str:
     return f"{stem if own.lower() in _ENDINGS else name}{suffix}{ending}"
 
 
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until its file descriptor, which is returned, is closed; None where another process has it."""
+    if fcntl is None:
+        return None
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
 def _remove_stale(where: Path) -> None:
-    if os.name != "posix":
-        return
-    for entry in os.scandir(where):
-        found = re.fullmatch(re.escape(_PREFIX) + r"(\d+)-\w+", entry.name)
-        if not found or entry.is_symlink() or entry.stat().st_uid != os.getuid() or is_running(int(found[1])):
-            continue
-        shutil.rmtree(entry.path, ignore_errors=True)
+    for entry in where.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another user's, a link, or gone by now
+            held = _lock(entry)
+            if held is not None:
+                if os.fstat(held).st_uid == os.getuid():
+                    shutil.rmtree(entry, ignore_errors=True)
+                os.close(held)

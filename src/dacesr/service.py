@@ -7,94 +7,36 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from dacesr.batch import Sentences
 from dacesr.engine import Precision
-from dacesr.formats import FORMATS, ImageError, TooManyPixels
+from dacesr.formats import FORMATS, ImageError, TooManyPixels, check_size
 from dacesr.image import Picture, open_picture
 from dacesr.inference import UpscaleError, Upscaler, Watch
 from dacesr.inspection import Inspection, Inspector
 from dacesr.jobs import Job, target_format
+from dacesr.offered import Offered
 from dacesr.rooms import Room, Rooms, result_name, safe_name
+from dacesr.tickets import Outcome, Status, Ticket
 from dacesr.wishes import Limits, Refusal, Wish
 
+__all__ = ["Outcome", "Service", "Status", "Ticket"]
+
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished picture.
-
-    Attributes:
-        path: Its file, in the room of its ticket.
-        name: For the client.
-        format: Key of `dacesr.formats.FORMATS`.
-        input_size, output_size: (width, height) in pixels.
-        seconds: That it took, without waiting.
-        model: That made it.
-        warnings: Sentences on what could not be kept.
-    """
-
-    path: Path
-    name: str
-    format: str
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
-    seconds: float
-    model: str
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a picture is.
-
-    Attributes:
-        state: `waiting`, `working` or `done` (also refused and cancelled).
-        ahead: Pictures that wait before it.
-        done, total: Tiles; total is 0 before they are counted.
-        seconds_left: As the tiles so far tell; None before the first.
-    """
-
-    state: str
-    ahead: int
-    done: int
-    total: int
-    seconds_left: float | None
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A picture that a service has accepted.
-
-    Attributes:
-        future: Gives the `Outcome`, or raises the `Refusal`.
-    """
-
-    picture: Picture
-    wish: Wish
-    room: Room
-    name: str
-    watch: Watch | None
-    future: "Future[Outcome]" = field(default_factory=Future)
-    began: float | None = None
-    tiles: tuple[int, int] = (0, 0)
-    left: threading.Event = field(default_factory=threading.Event)
 
 
 class Service:
     """Upscales what is submitted, in order, with a few workers.
 
     Attributes:
-        models: Names that a wish may have, the first being what it has unless it says.
+        models: Names that a wish may have, the first being what it has unless it says; a file's is its stem.
         limits: What may be asked for.
         rooms: Private folders for uploads and results.
         finished: How many pictures it has finished.
+        capacity: Pictures that it holds at once, waiting or worked on.
     """
 
     def __init__(
@@ -116,22 +58,19 @@ class Service:
             precision: Of the arithmetic.
 
         Raises:
-            ValueError: No model, no worker, or the first model cannot be loaded.
+            ValueError: No model, no worker, two models of one name, or the first model cannot be loaded.
         """
-        self.models = tuple(models)
-        if not self.models or workers < 1:
-            raise ValueError(f"a service needs models and workers; got {len(self.models)} and {workers}")
+        if workers < 1:
+            raise ValueError(f"a service needs at least one worker; got {workers}")
+        self._offered = Offered(models, device=device, precision=precision)
+        self.models = self._offered.names
         self.limits = limits or Limits()
         self.finished = 0
-        self._said = Sentences()
-        self._place = (device, precision)
-        self._loaded: dict[str, Upscaler] = {}
-        self._loading, self._changed, self._seeing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._changed, self._seeing = threading.Lock(), threading.Lock()
         self._inspector: Inspector | None = None
         self._tickets: list[Ticket] = []  # that wait or are worked on, in order
         self._closing = False
-        self._workers = workers
-        self.upscaler(self.models[0]).prepare()
+        self.capacity = workers + self.limits.waiting
         self.rooms = Rooms()
         share = max(1, torch.get_num_threads() // workers)
         self._pool = ThreadPoolExecutor(workers, "upscale", initializer=torch.set_num_threads, initargs=(share,))
@@ -143,14 +82,7 @@ class Service:
             Refusal: It is none of `models`.
             ValueError: It cannot be loaded.
         """
-        name = self.models[0] if model is None else model
-        if name not in self.models:
-            raise Refusal("unknown_model", f"there is no model {name[:40]!r} here; there are {', '.join(self.models)}")
-        with self._loading:
-            if name not in self._loaded:
-                device, precision = self._place
-                self._loaded[name] = Upscaler.load(name, device=device, precision=precision, warn=self._said)
-            return self._loaded[name]
+        return self._offered.load(model)
 
     def submit(self, source: Path, name: str, wish: Wish, *, room: Room, watch: Watch | None = None) -> Ticket:
         """Accept a picture.
@@ -168,21 +100,28 @@ class Service:
         shown = safe_name(name)
         upscaler = self.upscaler(wish.model)
         if wish.strength is not None and upscaler.strength is None:
-            raise Refusal("bad_request", f"the model {upscaler.name} has one set of weights, so it takes no strength")
+            model = self._offered.name(wish.model)
+            raise Refusal("bad_request", f"the model {model} has one set of weights, so it takes no strength")
         picture = self._open(source, shown)
-        width, height = wish.size_of(picture, upscaler.scale)
-        if width * height > self.limits.result_pixels:
-            most = f"{self.limits.result_pixels / 1e6:.0f} million"
-            raise Refusal("too_many_pixels", f"the result would be {width} x {height} pixels; up to {most} are made")
-        ticket = Ticket(picture, wish, room, shown, watch)
+        target, format = target_format(Job(Path(shown), room.path / "result", wish.ending), picture.format)
+        assert target is not None  # the job has one
+        self._check_result(wish.size_of(picture, upscaler.scale), format, shown)
+        ticket = Ticket(source, (picture.width, picture.height), format, target, wish, room, shown, watch)
+        ticket.future.set_running_or_notify_cancel()
         with self._changed:
-            if self._closing:
-                raise Refusal("closing", "the server is being stopped")
-            if len(self._tickets) >= self._workers + self.limits.waiting:
-                raise Refusal("busy", f"{self.limits.waiting} pictures wait already; try again later")
+            self._refuse_more()
             self._tickets.append(ticket)
             self._pool.submit(self._run, ticket)
         return ticket
+
+    def check_room(self) -> None:
+        """See whether a picture could be submitted now, before it is sent.
+
+        Raises:
+            Refusal: As many wait as may, or the service is closing.
+        """
+        with self._changed:
+            self._refuse_more()
 
     def status(self, ticket: Ticket) -> Status:
         """How far a ticket is."""
@@ -198,7 +137,10 @@ class Service:
         return Status("working", 0, done, total, passed / done * (total - done) if done else None)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Stop a ticket at its next tile, or take it out of the queue; its future raises `Refusal`, unless it is done."""
+        """Stop a ticket at its next tile, or take it out of the queue.
+
+        Its future raises a `Refusal`, unless it is done by then.
+        """
         ticket.left.set()
         with self._changed:
             waits = ticket in self._tickets and ticket.began is None
@@ -238,6 +180,22 @@ class Service:
         self._pool.shutdown(wait=True)
         self.rooms.close()
 
+    def _refuse_more(self) -> None:
+        if self._closing:
+            raise Refusal("closing", "the server is being stopped")
+        if len(self._tickets) >= self.capacity:
+            raise Refusal("busy", f"{self.limits.waiting} pictures wait already; try again later")
+
+    def _check_result(self, size: tuple[int, int], format: str, name: str) -> None:
+        width, height = size
+        if width * height > self.limits.result_pixels:
+            most = f"{self.limits.result_pixels / 1e6:g} million"
+            raise Refusal("too_many_pixels", f"the result would be {width} x {height} pixels; up to {most} are made")
+        try:
+            check_size(format, width, height, f"the enlargement of {name}")
+        except ImageError as error:
+            raise Refusal("too_many_pixels", f"{error}; choose another format") from error
+
     def _open(self, source: Path, name: str) -> Picture:
         try:
             return open_picture(source, name=name, max_pixels=self.limits.pixels)
@@ -260,7 +218,7 @@ class Service:
         except Refusal as error:
             refusal = error
         except UpscaleError as error:
-            refusal = Refusal("internal", str(error))
+            refusal = Refusal("internal", self._offered.public(error))
         except (ValueError, OSError) as error:
             refusal = self._explained(ticket, error)
         except Exception:
@@ -274,14 +232,12 @@ class Service:
             ticket.future.set_result(outcome)
 
     def _outcome(self, ticket: Ticket) -> Outcome:
-        wish, picture, began = ticket.wish, ticket.picture, time.monotonic()
-        self._said.take()  # what a ticket that failed left
+        wish, began = ticket.wish, time.monotonic()
+        self._offered.warnings.take()  # what a ticket that failed left
         self._check(ticket, began)
         upscaler = self.upscaler(wish.model)
+        picture = self._open(ticket.source, ticket.name)
         size = wish.size_of(picture, upscaler.scale)
-        job = Job(Path(ticket.name), ticket.room.path / "result", wish.ending)
-        target, format = target_format(job, picture.format)
-        assert target is not None  # the job has one
 
         def advance(done: int, total: int) -> None:
             ticket.tiles = done, total
@@ -289,8 +245,8 @@ class Service:
 
         upscaler.upscale(
             picture,
-            target,
-            format=format,
+            ticket.target,
+            format=ticket.format,
             size=size,
             strength=wish.strength,
             quality=wish.quality,
@@ -299,14 +255,14 @@ class Service:
             watch=ticket.watch,
         )
         return Outcome(
-            path=target,
-            name=result_name(ticket.name, FORMATS[format].extensions[0]),
-            format=format,
-            input_size=(picture.width, picture.height),
+            path=ticket.target,
+            name=result_name(ticket.name, FORMATS[ticket.format].extensions[0]),
+            format=ticket.format,
+            input_size=ticket.size,
             output_size=size,
             seconds=time.monotonic() - began,
-            model=upscaler.name,
-            warnings=tuple(self._said.take()),
+            model=self._offered.name(wish.model),
+            warnings=tuple(map(self._offered.public, self._offered.warnings.take())),
         )
 
     def _check(self, ticket: Ticket, began: float) -> None:
@@ -321,10 +277,9 @@ class Service:
             return Refusal("closing", f"{ticket.name} is not finished: the server is being stopped")
         return Refusal("cancelled", f"{ticket.name} is not finished: the client left, or said stop")
 
-    @staticmethod
-    def _explained(ticket: Ticket, error: Exception) -> Refusal:
+    def _explained(self, ticket: Ticket, error: Exception) -> Refusal:
         """A picture that cannot be decoded is the client's affair; a file that cannot be written is not."""
         if isinstance(error, ImageError) and str(ticket.room.path) not in str(error):
             return Refusal("bad_picture", str(error))
         _LOG.error("upscaling %s failed: %s", ticket.name, error)
-        return Refusal("internal", f"{ticket.name} could not be written")
+        return Refusal("internal", f"{ticket.name} could not be enlarged, by no fault of its own")

@@ -6,7 +6,7 @@ they have names, `tags`. For the release these are text files with a line for ea
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,13 +217,23 @@ def _beside(source: str | os.PathLike[str], path: Path, file: TensorFile) -> Lab
     header = file.metadata or {}
     try:
         tags, thresholds = (json.loads(header[field]) if field in header else None for field in TAGGER_FIELDS)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} has tags or thresholds in its header that can't be read: {error}") from error
+    if not (_is_list(tags, lambda tag: isinstance(tag, str)) and _is_list(thresholds, _is_probability)):
+        raise CheckpointError(f"{path} has tags or thresholds in its header that are no list of names or probabilities")
     if tags is None and (found := _first(source, path, TAG_FILES)):
         tags = read_tags(found)
     if thresholds is None and (found := _first(source, path, THRESHOLD_FILES)):
         thresholds = read_thresholds(found)
     return Labels(tags, thresholds)
+
+
+def _is_list(values: object, fits: Callable[[Any], bool]) -> bool:
+    return values is None or (isinstance(values, list) and all(map(fits, values)))
+
+
+def _is_probability(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _first(source: str | os.PathLike[str], path: Path, names: Sequence[str]) -> Path | None:

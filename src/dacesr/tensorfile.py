@@ -5,10 +5,8 @@ Anything else is refused by its first bytes with one sentence that says what the
 
 import hashlib
 import json
-import os
 import re
 import tarfile
-import uuid
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,9 +18,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dacesr.encoding import replacing
+
+LONGEST_SENTENCE = 1500  # characters of an error
+
 
 class CheckpointError(ValueError):
     """A file (or state dict) that can't be used, in one sentence that names it."""
+
+    def __init__(self, sentence: str) -> None:
+        """Take the sentence; what a file calls its tensors may not break the line, steer a terminal or fill it."""
+        start = sentence[:LONGEST_SENTENCE] + ("..." if len(sentence) > LONGEST_SENTENCE else "")
+        super().__init__("".join(character if character.isprintable() else "?" for character in start))
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,11 @@ WRAPPERS = (
     *("model", "net", "network", "net_g", "netG", "generator", "weights"),
 )
 PREFIXES = ("module.", "model.", "net.", "net_g.", "netG.", "generator.")
+DEEPEST = 8  # wrapping entries within one another
+MOST_CLAIMED = 4  # times the bytes that tensors hold may they claim, as those do that share memory
+MOST_UNPACKED = 8  # times its size may an archive become; weights hardly pack
+SLACK = 2**24  # bytes that any file may claim or unpack to
+PLAIN_TYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # beside floating point
 MAPPED_FROM = 2**30  # bytes of a file from which its tensors are mapped: RAM's holds much that is never looked at
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of files from before PyTorch 1.6
 FOREIGN = (  # what the first bytes match, and what such a file is
@@ -59,6 +71,7 @@ FOREIGN = (  # what the first bytes match, and what such a file is
     (rb"GGUF", "a GGUF language model"),
     (rb"\x89HDF", "an HDF5 file"),
     (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\x08[\x01-\x1f][\x12\x1a\x32\x3a].", "an ONNX network (its name should end in .onnx)"),
     (rb"\x80[\x02-\x05]|c[\w.]+\n[\w.]+\n", "a Python pickle, which could run code when loaded"),
 )
 
@@ -115,8 +128,11 @@ def _check_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] or name for name in archive.namelist()}
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is truncated or damaged: it starts like a checkpoint and has no end") from error
+    if unpacked > MOST_UNPACKED * path.stat().st_size + SLACK:
+        raise CheckpointError(f"{path} is not loaded, since its {path.stat().st_size} bytes unpack to {unpacked}")
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         raise CheckpointError(f"{path} is a TorchScript archive, a program; the checkpoint it was made from is needed")
     if any(name.endswith(".npy") for name in names):
@@ -165,7 +181,7 @@ def unwrap(content: Any, name: str) -> tuple[dict[str, Tensor], str | None]:
         CheckpointError: there are no tensors.
     """
     keys: list[str] = []
-    while isinstance(content, Mapping):
+    while isinstance(content, Mapping) and len(keys) < DEEPEST:  # a hostile one may hold itself
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:
             break
@@ -176,7 +192,22 @@ def unwrap(content: Any, name: str) -> tuple[dict[str, Tensor], str | None]:
     if not tensors:
         found = f"the entries {', '.join(map(str, entries))[:200]}" if entries else f"a {type(content).__name__}"
         raise CheckpointError(f"{name} holds no tensors by name, only {found}")
+    _check_plain(tensors, name)
     return _strip_prefixes(tensors), ".".join(keys) or None
+
+
+def _check_plain(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse what is no plain array of real numbers, and views that claim many more numbers than there are."""
+    claimed, held = 0, {}
+    for key, tensor in tensors.items():
+        real = tensor.dtype.is_floating_point or tensor.dtype in PLAIN_TYPES
+        if not real or tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+            raise CheckpointError(f"{name} holds {key} as something else than a plain array of real numbers")
+        claimed += tensor.nbytes
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+    if claimed > MOST_CLAIMED * sum(held.values()) + SLACK:
+        raise CheckpointError(f"{name} is damaged: it claims {claimed} bytes of weights and holds {sum(held.values())}")
 
 
 def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -227,13 +258,6 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename, so that a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file that appears under its name when it is whole: a crash leaves the old one or the new one."""
+    with replacing(path) as file:
+        file.write(content)

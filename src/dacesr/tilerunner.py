@@ -17,7 +17,7 @@ from dacesr.conditioning import Region, View, region_of
 from dacesr.config import NetworkConfig, RestorerConfig
 from dacesr.engine import DTYPES, Engine, Started, UpscaleError, Weights
 from dacesr.memory import free_bytes, is_out_of_memory, made_or_none
-from dacesr.tiling import Tile, TilePlan
+from dacesr.tiling import Span, Tile, TilePlan
 from dacesr.transfer import Arriving
 
 Progress = Callable[[int, int], None]  # tiles done, tiles in all
@@ -85,7 +85,7 @@ class TileRunner:
 
     def __init__(self, engine: Engine, config: NetworkConfig, *, warn: Callable[[str], None]) -> None:
         """Take an engine and the config of its network."""
-        self.batched = engine.device.type == "cuda"
+        self.batched = engine.batched
         self._engine = engine
         self._config = config
         self._warn = warn
@@ -96,7 +96,7 @@ class TileRunner:
         """What the network holds for each input pixel at the engine's precision, at most."""
         itemsize = DTYPES[self._engine.precision].itemsize
         if isinstance(self._config, RestorerConfig):
-            return self._config.bytes_per_pixel(itemsize, whole=self._engine.device.type != "cpu")
+            return self._config.bytes_per_pixel(itemsize, whole=self._engine.whole)
         return self._config.bytes_per_pixel(itemsize)
 
     def cut(self, height: int, width: int, tile: int, overlap: int) -> TilePlan:
@@ -158,7 +158,22 @@ class TileRunner:
 
     def _one_by_one(self, work: Work) -> Generator[Tensor, None, None]:
         for tile in work.plan.tiles():
-            yield self._tile(work, work.read(tile), work.view.tile(tile))
+            if self._engine.size is None:
+                yield self._tile(work, work.read(tile), work.view.tile(tile))
+            else:
+                yield self._within(work, tile, self._engine.size)
+
+    def _within(self, work: Work, tile: Tile, size: tuple[int, int]) -> Tensor:
+        """Output of a tile by a network that takes one size: it is given what lies around the tile too."""
+        ends = work.plan.rows[-1].end, work.plan.columns[-1].end
+        room = Tile(*(_grown(span, side, end) for span, side, end in zip(tile, size, ends, strict=True)))
+        output = self._engine.run(work.weights, work.read(room), work.view.tile(room))
+        if output is None:
+            raise UpscaleError(f"there is too little memory for the {size[1]} x {size[0]} pixels that the file takes")
+        scale = self._config.scale
+        top, left = ((span.start - around.start) * scale for span, around in zip(tile, room, strict=True))
+        rows, columns = (span.size * scale for span in tile)
+        return output[:, :, top : top + rows, left : left + columns]
 
     def _tile(self, work: Work, x: Tensor, view: View) -> Tensor:
         """Output of one tile in [0, 1]; where it does not fit in memory, of tiles half as long, and so from then on."""
@@ -238,3 +253,9 @@ class TileRunner:
             self._warn(f"too little memory for {len(parts)} tiles at a time: going on with {half}")
         for first in range(0, len(parts), half):
             yield from self._finish(work, self._start(work, parts[first : first + half]))
+
+
+def _grown(span: Span, size: int, end: int) -> Span:
+    """A span of `size` pixels around another, within [0, end); of all of them where they are fewer."""
+    start = max(0, min(span.start - (size - span.size) // 2, end - size))
+    return Span(start, min(size, end), 0, 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dacesr.tensorfile import CheckpointError, read_header
 
-HUB_ID = r"[\w-][\w.-]*/(?!.*\.(safetensors|pth|pt|ckpt|bin|param)$)[\w-][\w.-]*"  # owner/name, and no file name
+HUB_ID = r"[\w-][\w.-]*/(?!.*\.(safetensors|pth|pt|ckpt|bin|param|onnx)$)[\w-][\w.-]*"  # owner/name, and no file name
 WEIGHTS = Path(__file__).with_name("weights")
 DEFAULT_WEIGHTS: str | None = "dacesr-light"  # the bundled file that the name "default" stands for
 RECOGNITION = "recognition"  # the folder in WEIGHTS of what isn't for upscaling: taggers and their adapters

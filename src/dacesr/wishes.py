@@ -1,7 +1,10 @@
 """What strangers may ask of a service, and why they are refused."""
 
 import math
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dacesr.formats import FORMATS
 from dacesr.image import Picture
@@ -45,6 +48,7 @@ class Limits:
         pixels: Of a picture that is sent.
         result_pixels: Of a result.
         seconds: That one picture may take once it is begun.
+        upload_seconds: That its file may take to arrive.
     """
 
     waiting: int = 32
@@ -52,6 +56,7 @@ class Limits:
     pixels: int = 24_000_000
     result_pixels: int = 400_000_000
     seconds: float = 600
+    upload_seconds: float = 120
 
     def __post_init__(self) -> None:
         """Check them.
@@ -119,3 +124,59 @@ class Wish:
         """Size (width, height) of the result, made by a network of scale `native`."""
         own = picture.width, picture.height
         return output_size(own, native, scale=self.scale, width=self.width, height=self.height)
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> "Wish":
+        """The wish of a form's fields or a query's parameters.
+
+        Args:
+            pairs: Names and values as text; an empty value is as none.
+
+        Raises:
+            Refusal: A field is unknown, there twice, not of its kind, or impossible.
+        """
+        values: dict[str, Any] = {}
+        for name, text in pairs:
+            if name not in _READERS:
+                known = ", ".join(_READERS)
+                raise Refusal("bad_request", f"there is no field {name[:40]!r}; there are {known}")
+            if name in values:
+                raise Refusal("bad_request", f"the field {name} is there twice")
+            values[name] = _READERS[name](name, text.strip()) if text.strip() else None
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
+
+def _number(name: str, text: str) -> float:
+    if len(text) > 40 or not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text, re.ASCII):
+        raise Refusal("bad_request", f"{name} must be a number; got {text[:20]!r}")
+    return float(text)
+
+
+def _whole_number(name: str, text: str) -> int:
+    value = _number(name, text)
+    if not value.is_integer():
+        raise Refusal("bad_request", f"{name} must be a whole number; got {text[:20]!r}")
+    return int(value)
+
+
+def _truth(name: str, text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise Refusal("bad_request", f"{name} must be true or false; got {text[:20]!r}")
+    return words[text.lower()]
+
+
+def _text(_: str, text: str) -> str:
+    return text
+
+
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "model": _text,
+    "scale": _number,
+    "width": _whole_number,
+    "height": _whole_number,
+    "strength": _number,
+    "format": _text,
+    "quality": _whole_number,
+    "strip_metadata": _truth,
+}

@@ -3,6 +3,7 @@
 from dacesr.config.adaptive import DASRConfig, KDSRConfig
 from dacesr.config.base import Config, explain
 from dacesr.config.baselines import EDSRConfig, RLFNConfig, RRDBConfig, SRResNetConfig, SRVGGConfig
+from dacesr.config.onnx import OnnxConfig
 from dacesr.config.restorer import PRESETS, ConditionKind, GroupEnd, RestorerConfig
 from dacesr.config.tagger import TAGGER_PRESETS, TaggerConfig
 from dacesr.config.transformers import HATConfig, SwinIRConfig
@@ -19,6 +20,7 @@ __all__ = [
     "HATConfig",
     "KDSRConfig",
     "NetworkConfig",
+    "OnnxConfig",
     "RLFNConfig",
     "RRDBConfig",
     "RestorerConfig",
@@ -40,6 +42,7 @@ NetworkConfig = (
     | HATConfig
     | DASRConfig
     | KDSRConfig
+    | OnnxConfig
 )
 """Of any network that upscales: these share `kind`, `scale`, `block_count` and `bytes_per_pixel`."""
 

@@ -152,10 +152,10 @@ def _check_condition(condition: Tensor, batch: int, dim: int) -> None:
 
 
 def _check_window(window: Tensor, batch: int) -> None:
-    """The values only where they are at hand: asking a device for them would wait for it."""
+    """The values only where they are at hand: a device would have to be waited for, and an export has none."""
     if window.ndim != 2 or window.shape[0] not in (1, batch) or window.shape[1] != 4:
         raise ValueError(f"windows must be (4,) or ({batch}, 4), not {tuple(window.shape)}")
-    if window.device.type != "cpu":
+    if window.device.type != "cpu" or torch.compiler.is_compiling():
         return
     top, left, bottom, right = window.unbind(1)
     inside = (top >= 0) & (top < bottom) & (bottom <= 1) & (left >= 0) & (left < right) & (right <= 1)

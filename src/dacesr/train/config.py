@@ -260,7 +260,7 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         content = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of no number with thousands of digits either
         raise ConfigError(f"{file} is not TOML: {error}") from error
     return with_changes(content, file, changes)
 
@@ -296,7 +296,7 @@ def _set(content: dict[str, Any], change: str) -> None:
             raise ConfigError(f"--set {change}: {name} is no table of the config")
     try:
         content[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         content[last] = text.strip()
 
 

@@ -1,0 +1,86 @@
+"""What of gradio's routes is open, and that no path or address given by a client is followed."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dacesr.page_style import ICON
+from dacesr.page_visits import Visits, is_within
+
+_FILE, _UPLOAD = "/gradio_api/file=", "/gradio_api/upload"
+_OPEN = re.compile(  # the page, and what it and gradio's client call; all other routes of gradio are shut
+    r"""/ | /config/? | /theme\.css | /(assets|static|svelte)/.* | /login(_check)?/? | /logout/?
+    | /gradio_api/( info/? | startup-events | app_id/? | login_check/? | token/? | user/? | queue/(join|data|status)
+    | call/(v2/)?upscale(/\w+)? | upload | upload_progress | heartbeat/[\w-]+ | cancel | reset/? | theme\.css )""",
+    re.VERBOSE,
+)
+
+
+class Gate:
+    """Stands before gradio's routes: lets through what the page needs, files of the page's folder, bounded uploads."""
+
+    def __init__(self, app: ASGIApp, visits: Visits) -> None:
+        """Stand before an app."""
+        self._app, self._visits = app, visits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        answer = await self._own_answer(scope) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send)
+
+    async def _own_answer(self, scope: Scope) -> Response | None:
+        path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        if path == "/favicon.ico":
+            return Response(ICON, media_type="image/svg+xml")
+        if path.startswith(_FILE):
+            if is_within(Path(path.removeprefix(_FILE)), self._visits.rooms.path):
+                return None
+            return PlainTextResponse("There is no such file.", 404)
+        if not _OPEN.fullmatch(path):
+            return PlainTextResponse("There is nothing here.", 404)
+        if path == _UPLOAD:
+            return await self._upload_refusal(scope)
+        return None
+
+    async def _upload_refusal(self, scope: Scope) -> PlainTextResponse | None:
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        if not lengths or not lengths[0].isdigit():
+            return PlainTextResponse("An upload must say its length.", 411)
+        if int(lengths[0]) > await asyncio.to_thread(self._visits.space):
+            return PlainTextResponse("The server holds as many files as it may; try again later.", 507)
+        return None
+
+
+class GuardedBlocks(gr.Blocks):
+    """Blocks that take files only from the page's own folder.
+
+    Gradio would fetch a file that a client gives as an address, and copy one that is given as a path to where it
+    is served.
+    """
+
+    guarded: Visits
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **options: Any) -> Any:
+        """Gradio's own, once all files are known to be uploads."""
+        for path in _paths(inputs):
+            if not isinstance(path, str) or not is_within(Path(path), self.guarded.rooms.path):
+                raise gr.Error("bad_request: files must be uploaded, not named", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *args, **options)
+
+
+def _paths(value: Any) -> Iterator[Any]:
+    """All values that gradio could take for the path of a file."""
+    if isinstance(value, dict):
+        if "path" in value:
+            yield value["path"]
+        for inner in value.values():
+            yield from _paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths(inner)
