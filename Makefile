@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 FOLDER = examples
 MODEL = default
 SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -name '*.so') \
-           pyproject.toml constraints.txt CMakeLists.txt README.md LICENSE
+           pyproject.toml constraints.txt CMakeLists.txt README.md LICENSE NOTICE
 
 demo: .venv/.installed
 	$(BIN)/dacesr upscale examples -o out $(if $(WEIGHTS),-n "$(WEIGHTS)")

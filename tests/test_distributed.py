@@ -112,7 +112,7 @@ def kill_a_busy_worker(out, stop, killed):
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_and_a_restart_does_nothing_twice(cluster, bilinear_file, tmp_path):
     for i in range(6):
-        noise(tmp_path / f"in/{i}.png", size=(700, 500), seed=i)
+        noise(tmp_path / f"in/{i}.png", size=(300, 200), seed=i)
     (tmp_path / "in/bad.png").write_text("this is no picture\n")
     common = ("upscale", tmp_path / "in", "-n", bilinear_file, "-t", "32", "--precision", "fp32")
     out, stop, killed = tmp_path / "out", Event(), []
@@ -141,7 +141,7 @@ def test_a_killed_worker_costs_nothing_and_a_restart_does_nothing_twice(cluster,
     noise(tmp_path / "in/4.png", size=(50, 40), seed=9)
     again = json.loads(call(*common, "-o", out, "--engine", "ray", "--device", "cpu", "--json").stdout)
     assert [result["status"] for result in again["results"]] == ["skipped"] * 4 + ["done"] * 2 + ["failed"]
-    assert again["results"][0]["output_size"] == [2800, 2000]
+    assert again["results"][0]["output_size"] == [1200, 800]
     assert again["results"][0]["output"] == str(out / "0_x4.png")
     for number in range(4):
         assert (out / f"{number}_x4.png").stat().st_mtime_ns == times[out / f"{number}_x4.png"]

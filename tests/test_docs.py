@@ -61,6 +61,7 @@ BUNDLED = ("light", "light-fidelity")  # under their own names
 NOT_RUN = {  # commands of dacesr that are parsed only: how they begin, and why
     "dacesr --install-completion": "it writes into the start file of the user's shell",
     "dacesr serve": "it serves until it is stopped; tests of its own run it",
+    "dacesr models export": "it takes a quarter of a minute; tests of its own run it",
     "dacesr train selection": "it takes an hour",
     "dacesr analyze severity": "it needs many labelled pictures",
     "dacesr analyze recognition": "it takes minutes; tests of its own run it",
@@ -77,11 +78,8 @@ NEEDS = {  # words of commands of dacesr that are parsed only, and why
     "ram.pth": "the authors' RAM is a release file of gigabytes",
     "released.pth": "the authors' DACESR is a release file",
     "lpips": "it needs the files of LPIPS",
-    "dists": "it needs the files of DISTS",
     "niqe": "it needs the file of NIQE",
     "--plot": "it needs the files of LPIPS",
-    "cuda": "it needs a GPU",
-    "cuda:1": "it needs a GPU",
     "random:rrdb": "a network of 17 million parameters",
     "configs/restorer_light_stage2.toml": "it needs a feature network's file",
     "configs/dacesr_light_stage2.toml": "it needs a feature network's file",
@@ -89,10 +87,18 @@ NEEDS = {  # words of commands of dacesr that are parsed only, and why
     "INPUT...": "it shows the form of calls",
     "upscayl-lite-4x.param": "a file of ncnn's",
     "lite-severity.json": "the command before it is not run",
+    "dacesr.onnx": "the command before it is not run",
 }
 
+QUICKER = {  # what is added to commands that would take long; of several values the last holds
+    "train": ["--dry-run", "--set", "data.batch=1", "--set", "data.crop=64"],
+    "analyze attribution": ["--steps", "4"],
+}
 NOT_EXECUTED = {  # pieces of Python that are parsed only: what is in them, and why
     "ram_swin_large_14m.pth": "the authors' RAM is a release file of gigabytes",
+    "extractor.onnx": "the command that exports it is not run",
+    "light.pt2": "the command that exports it is not run",
+    "spandrel_plugin": "it needs spandrel",
 }
 
 
@@ -223,8 +229,7 @@ class Reader:
         if reason_not_to_run(words) or (words[0] == "analyze" and text in self.analysed):
             return b""
         self.analysed.add(text)
-        if words[0] == "train":  # the last of several values holds
-            words += ["--dry-run", "--set", "data.batch=1", "--set", "data.crop=64"]
+        words += next((more for start, more in QUICKER.items() if shlex.join(words).startswith(start)), [])
         result = CliRunner().invoke(app, self._found(words), input=given)
         assert result.exit_code == 0, f"{text}: {result.exit_code}\n{result.stderr}\n{result.exception!r}"
         if written := re.search(r"(?<!2)> *(\S+)", text):

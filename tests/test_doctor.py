@@ -53,6 +53,7 @@ def test_nothing_of_the_user_is_told(monkeypatch, tmp_path):
         ("HOME", str(home)),
         ("DACESR_DATA", str(home / "data")),
         ("DACESR_AUTH", "jane:secret"),
+        ("DACESR_OWNER", "jane"),
         ("HF_HUB_CACHE", str(home / "hub")),
         ("HF_HUB_TOKEN", "hf_abcdefghijklmnopqrstuvwx"),
         ("HF_HUB_OFFLINE", "1"),

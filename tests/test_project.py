@@ -11,7 +11,11 @@ import pytest
 import pyvips
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("examples/*.md"),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\"#]+)\"")
 PATH = re.compile(r"`((?:src|docs|tests|examples|benchmarks|native|configs)/[\w./-]*)`")
@@ -37,7 +41,7 @@ def tracked() -> list[Path]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with the Makefile and what its rules depend on; `bin` holds the few programs it may call."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "CMakeLists.txt", "README.md", "LICENSE"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "CMakeLists.txt", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("src", "native", "bin"):
         (tmp_path / name).mkdir()

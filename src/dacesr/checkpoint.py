@@ -274,6 +274,6 @@ def _describe_onnx(path: Path) -> CheckpointInfo:
         dtype=", ".join(file.dtypes),
         container="ONNX",
         key=None,
-        metadata={key: value for key, value in file.header.items() if key not in RESERVED},
+        metadata={key: value for key, value in file.header.items() if key not in (*RESERVED, *TAGGER_FIELDS)},
         sha256=sha256_of(path),
     )

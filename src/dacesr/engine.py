@@ -75,7 +75,6 @@ class Engine:
         precision: `fp32`, `bf16` or `fp16`; fp32 once another gave broken numbers.
         strength: What is used where a call does not say; None where there is one set of weights.
         size: The only (height, width) that the network takes; None where it takes any.
-        whole: Whether it takes all pixels at once, so that its wide tensors are as long as a tile.
         batched: Whether it is quicker with many tiles at once.
     """
 
@@ -106,7 +105,6 @@ class Engine:
             precision = "fp32"
         self.precision = choose_precision(device) if precision == "auto" else precision
         self.size = net.size if isinstance(net, OnnxNetwork) else None
-        self.whole = device.type != "cpu" or isinstance(net, OnnxNetwork)
         self.batched = device.type == "cuda" and not isinstance(net, OnnxNetwork)
         self._exact = net.eval()
         self._pair = pair
@@ -115,6 +113,11 @@ class Engine:
         self.strength = self._chosen(strength)
         self._warn = warn
         self._lock = threading.Lock()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network takes all pixels at once, so that its wide tensors are as long as a tile."""
+        return self.device.type != "cpu" or isinstance(self._exact, OnnxNetwork)
 
     def _chosen(self, strength: float | None) -> float | None:
         if strength is None:

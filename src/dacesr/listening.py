@@ -134,8 +134,9 @@ class _Protocol(H11Protocol):
         """Answer what is no HTTP, as everything else is answered."""
         body = b'{"error":{"code":"bad_request","message":"the request is no valid HTTP"}}'
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
-        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        start = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        said = [self.conn.send(event) or b"" for event in (start, h11.Data(data=body), h11.EndOfMessage())]
+        self.transport.write(b"".join(said))
         self.transport.close()
 
     def _watch(self) -> None:

@@ -104,8 +104,19 @@ def field(header: pyvips.Image, name: str, default: Any = None) -> Any:
 
 
 def profile_fits(profile: bytes, bands: int) -> bool:
-    """Whether an ICC profile describes pixels of 1 (gray) or 3 (RGB) bands; ICC.1 7.2: colour space at byte 16."""
-    return len(profile) > 128 and profile[16:20] == _SPACE_OF_BANDS[bands]
+    """Whether an ICC profile describes pixels of 1 (gray) or 3 (RGB) bands and converts one: a damaged one does not.
+
+    ICC.1 7.2: the colour space stands at byte 16.
+    """
+    if len(profile) <= 128 or profile[16:20] != _SPACE_OF_BANDS[bands]:
+        return False
+    pixel = pyvips.Image.black(1, 1, bands=bands).copy(interpretation="srgb" if bands == 3 else "b-w")
+    pixel.set_type(pyvips.GValue.blob_type, PROFILE, profile)
+    try:
+        pixel.icc_transform("srgb", embedded=True).copy_memory()
+    except pyvips.Error:
+        return False
+    return True
 
 
 def collect_tiff_exif(file: BinaryIO) -> Metadata:

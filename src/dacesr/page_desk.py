@@ -14,8 +14,9 @@ from dacesr.inspection import Inspection
 from dacesr.page_looks import examples
 from dacesr.page_visits import Upload, Visit, Visits
 from dacesr.page_work import Step, collect, done, pack, wish_of, work_through
-from dacesr.service import Outcome, Service
-from dacesr.weightfiles import resolve
+from dacesr.service import Service
+from dacesr.tickets import Outcome
+from dacesr.weightfiles import DEFAULT_WEIGHTS
 from dacesr.wishes import Refusal, Wish
 
 _KEPT = 600.0  # seconds that a result of the endpoint may be fetched in
@@ -68,7 +69,7 @@ class Desk:
         names = self.service.models
         if advised in names:
             return advised
-        return next((name for name in names if resolve(name) == resolve(advised)), None)
+        return "default" if advised == DEFAULT_WEIGHTS and "default" in names else None
 
     async def strength(self, model: str | None) -> float | None:
         """The default strength of a model; None where there is nothing to choose.
@@ -137,8 +138,10 @@ class Desk:
         if len(uploads) != 1:
             raise Refusal("bad_request", f"one picture at a time is upscaled here; got {len(uploads)}")
         name = f"{_session(request)}/{next(self._calls)}"
+        visit = self.visits.of(name)
+        visit.uploads.add(uploads[0].path)
         try:
-            path, outcome = await self._one(self.visits.of(name), uploads[0], wish_of(**fields))
+            path, outcome = await self._one(visit, uploads[0], wish_of(**fields))
         except BaseException:
             self.visits.leave(name)
             raise
@@ -154,7 +157,6 @@ class Desk:
 
     async def _one(self, visit: Visit, upload: Upload, wish: Wish) -> tuple[Path, Outcome]:
         self.visits.begin(visit)
-        visit.uploads.add(upload.path)
         room, source = self.visits.take_in(visit, upload)
         ticket = await asyncio.to_thread(self.service.submit, source, upload.name, wish, room=room)
         visit.give(room, ticket)

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dacesr.page_style import ICON
-from dacesr.page_visits import Visits, is_within
+from dacesr.page_visits import Visits
 
 _FILE, _UPLOAD = "/gradio_api/file=", "/gradio_api/upload"
 _OPEN = re.compile(  # the page, and what it and gradio's client call; all other routes of gradio are shut
@@ -39,7 +39,7 @@ class Gate:
         if path == "/favicon.ico":
             return Response(ICON, media_type="image/svg+xml")
         if path.startswith(_FILE):
-            if is_within(Path(path.removeprefix(_FILE)), self._visits.rooms.path):
+            if self._visits.holds(Path(path.removeprefix(_FILE))):
                 return None
             return PlainTextResponse("There is no such file.", 404)
         if not _OPEN.fullmatch(path):
@@ -69,7 +69,7 @@ class GuardedBlocks(gr.Blocks):
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **options: Any) -> Any:
         """Gradio's own, once all files are known to be uploads."""
         for path in _paths(inputs):
-            if not isinstance(path, str) or not is_within(Path(path), self.guarded.rooms.path):
+            if not isinstance(path, str) or not self.guarded.holds(Path(path)):
                 raise gr.Error("bad_request: files must be uploaded, not named", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *args, **options)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dacesr.inspection import Inspection
 from dacesr.page_visits import Result
 from dacesr.page_work import Step
-from dacesr.service import Status
+from dacesr.tickets import Status
 
 EXAMPLES = Path(__file__).with_name("examples")
 _SEVERITIES = {1: "mild", 2: "moderate", 3: "strong", 4: "severe"}

@@ -265,4 +265,4 @@ def _slider(own: float | None, value: float | None) -> Any:
 
 
 def _error(refusal: Refusal) -> gr.Error:
-    return gr.Error(f"{refusal}.", title="Not possible", print_exception=False)
+    return gr.Error(f"{refusal}.", print_exception=False)

@@ -16,7 +16,8 @@ CSS = """
 :focus-visible { outline: 3px solid var(--page-accent) !important; outline-offset: 2px; }
 #slider [data-testid="slider"]:focus-visible { outline: none !important; }
 #slider [data-testid="slider"]:focus-visible .icon-wrap { outline: 3px solid var(--page-accent); outline-offset: 3px; }
-.empty { display: grid; place-content: center; justify-items: center; gap: .75rem; min-height: 340px; padding: 1rem; text-align: center;
+.empty { display: grid; place-content: center; justify-items: center; gap: .75rem;
+  min-height: 340px; padding: 1rem; text-align: center;
   border: 1px dashed var(--border-color-primary); border-radius: 12px; color: var(--body-text-color-subdued); }
 .empty svg { width: 96px; fill: none; stroke: currentColor; stroke-width: 2; opacity: .6; }
 .empty p { margin: 0; }
@@ -40,6 +41,7 @@ CSS = """
 .failed { margin: 0; padding: .6rem .9rem; border-left: 4px solid #dc2626; border-radius: 4px;
   background: var(--background-fill-secondary); overflow-wrap: anywhere; }
 .failed p { margin: .15rem 0; }
+#downloads [aria-label="Remove this file"] { display: none; }
 .examples { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
 .examples span { color: var(--body-text-color-subdued); font-size: .9em; }
 .examples button { padding: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;

@@ -1,14 +1,20 @@
 """Who is at the web page, and their files: each has a private folder, which goes when they leave."""
 
+import contextlib
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dacesr.rooms import Room, Rooms, safe_name
-from dacesr.service import Outcome, Service, Ticket
+from dacesr.service import Service
+from dacesr.tickets import Outcome, Ticket
 from dacesr.wishes import Refusal
+
+_IDLE = 6 * 3600  # seconds after which somebody who does nothing is thought to have left
+_UNCLAIMED = 600  # and after which a file that belongs to nobody is removed
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Visit:
         results: What was made for them last.
         stopped: They said stop, or left.
         working: Their pictures are at work.
+        used: When they last asked for something, in seconds since the epoch.
     """
 
     service: Service
@@ -55,6 +62,7 @@ class Visit:
     results: list[Result] = field(default_factory=list)
     stopped: bool = False
     working: bool = False
+    used: float = field(default_factory=time.time)
 
     def give(self, room: Room, ticket: Ticket) -> None:
         """Say what is at work in a room; where they have left meanwhile, it is cancelled."""
@@ -109,7 +117,9 @@ class Visits:
 
     def of(self, session: str) -> Visit:
         """The visit of a session; begun if there is none."""
-        return self._visits.setdefault(session, Visit(self._service))
+        visit = self._visits.setdefault(session, Visit(self._service))
+        visit.used = time.time()
+        return visit
 
     def begin(self, visit: Visit) -> None:
         """Let a visit begin with new pictures; the results of earlier ones go.
@@ -152,6 +162,38 @@ class Visits:
                     continue
         return self._room_for - held
 
+    def holds(self, path: Path) -> bool:
+        """Whether a path, links and dots followed, is a file of the page's folder."""
+        try:
+            whole = path.resolve()
+            return whole.is_relative_to(self.rooms.path.resolve()) and whole.is_file()
+        except (OSError, ValueError, RuntimeError):  # a null byte, a name too long, a loop of links
+            return False
+
+    def sweep(self, now: float) -> None:
+        """End visits that nobody used for long, and remove files of nobody's, such as uploads that broke off.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        for name, visit in list(self._visits.items()):
+            if not visit.working and now - visit.used > _IDLE:
+                self.leave(name)
+        visits = list(self._visits.values())
+        wanted = {path for visit in visits for path in visit.uploads}
+        rooms = {room.path for visit in visits for room in visit.rooms}
+        for folder, _, names in os.walk(self.rooms.path, topdown=False):
+            where = Path(folder)
+            if where in rooms:
+                continue
+            for name in names:
+                with contextlib.suppress(OSError):  # gone meanwhile
+                    if where / name not in wanted and now - (where / name).lstat().st_mtime > _UNCLAIMED:
+                        (where / name).unlink()
+            if where != self.rooms.path and now - where.stat().st_mtime > _UNCLAIMED:
+                with contextlib.suppress(OSError):  # not empty
+                    where.rmdir()
+
     def received(self, files: Any) -> list[Upload]:
         """What gradio's upload route holds, as an event tells it.
 
@@ -165,7 +207,7 @@ class Visits:
         uploads = []
         for record in records:
             path = Path(str(record.get("path"))) if isinstance(record, dict) else Path()
-            if not is_within(path, self.rooms.path) or not path.is_file():
+            if not self.holds(path):
                 raise Refusal("bad_request", "one of the pictures is not here any more: send it again")
             name = record.get("orig_name") or path.name
             if path.stat().st_size > self._service.limits.upload_bytes:
@@ -191,11 +233,3 @@ class Visits:
         except OSError as error:
             raise Refusal("bad_request", f"{upload.name} is not here any more: send it again") from error
         return room, source
-
-
-def is_within(path: Path, folder: Path) -> bool:
-    """Whether a path, links and dots followed, lies in a folder."""
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # a null byte, a loop of links
-        return False

@@ -14,7 +14,8 @@ from dacesr.image import open_picture
 from dacesr.page_visits import Result, Upload, Visit, Visits
 from dacesr.preview import Preview, compare
 from dacesr.rooms import Room, safe_name
-from dacesr.service import Outcome, Service, Status, Ticket
+from dacesr.service import Service
+from dacesr.tickets import Outcome, Status, Ticket
 from dacesr.wishes import Refusal, Wish
 
 _EVERY = 0.3  # seconds from one look to the next
@@ -199,7 +200,7 @@ def wish_of(
     for name, value in texts.items():
         if value is not None and not isinstance(value, str):
             raise Refusal("bad_request", f"{name} must be text; got {safe_name(str(value)[:40])}")
-    if not isinstance(strip_metadata, bool):
+    if not isinstance(strip_metadata, bool | None):
         raise Refusal("bad_request", "strip_metadata must be true or false")
     return Wish(
         model=str(model) if model else None,
@@ -209,7 +210,7 @@ def wish_of(
         strength=_number("strength", strength),
         format=str(format) if format else None,
         quality=_whole("quality", quality),
-        strip_metadata=strip_metadata,
+        strip_metadata=bool(strip_metadata),
     )
 
 

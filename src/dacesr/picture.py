@@ -131,7 +131,7 @@ class Picture:
             self.metadata = self.metadata.with_profile(pyvips.Operation.call("profile_load", "srgb"))
         elif profile and not metadata.profile_fits(profile, 1 if self.is_gray else 3):
             self.metadata = self.metadata.with_profile(None)
-            self.warn(f"{self.name}: its colour profile is not one for such pixels, and is left out")
+            self.warn(f"{self.name}: its colour profile is damaged or not one for such pixels, and is left out")
         base = 4 if header.interpretation == "cmyk" else 1 if self.is_gray else 3
         if header.bands > base + 1:
             self.warn(f"{self.name}: channels beyond colour and one alpha are left out")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -111,7 +110,7 @@ class Figures:
     completed: int = 0
     seconds: float = 0.0
     whole_seconds: float = 0.0
-    starts: Counter[int] = field(default_factory=Counter)  # runs that it took to complete -> how often
+    starts: list[int] = field(default_factory=list)  # runs that it took to complete, each time
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -154,7 +153,7 @@ def endure(run: Run, launcher: Launcher, kills: int, random: Random, folder: Pat
         figures.problems += _failed(ended) + run.at_end(whole, output)
         figures.problems += [f"{path} is left" for path in (folder / "tmp").iterdir()]
         figures.completed += 1
-        figures.starts[starts] += 1
+        figures.starts.append(starts)
     figures.seconds = time.monotonic() - began
     return figures
 

@@ -12,8 +12,9 @@ from random import Random
 from typing import Any
 
 from tests.forked import Server
+from tests.fuzz.judging import Trial
 from tests.fuzz.properties import property_trials
-from tests.fuzz.trials import Bench, Outcome, Trial, picture_trials, weight_trials
+from tests.fuzz.trials import Bench, picture_trials, weight_trials
 
 TARGETS: dict[str, Callable[[Random], Iterator[Trial]]] = {
     "images": picture_trials,
@@ -86,7 +87,7 @@ def _over(number: int, seconds: float, count: int | None, minutes: float | None)
 
 def _replay(bench: Bench, path: Path) -> int:
     trial = Trial.load(path)
-    outcome: Outcome = bench.run(trial)
+    outcome = bench.run(trial)
     shown = trial.arguments[0] if trial.function.endswith(":command") else trial.arguments
     print(f"{trial.name}: {shown}\nexit code {outcome.ended.code}\n{outcome.ended.stdout}{outcome.ended.stderr}")
     print("\n".join(outcome.problems) or "nothing is wrong with it")

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from tests.forked import ROOT
 from tests.fuzz import mutators
-from tests.fuzz.trials import LONGEST, SENTENCE, Trial
+from tests.fuzz.judging import LONGEST, SENTENCE, Trial
 from torch.nn import functional as F
 
 from dacesr.checkpoint import KINDS
@@ -33,7 +33,7 @@ from dacesr.tiling import TilePlan, plan_axis, span_weights
 from dacesr.train.config import ConfigError, load_config
 from dacesr.train.tasks import TRAININGS
 
-EXAMPLES = 60  # of a trial
+EXAMPLES = 25  # of a trial
 BLOCKS = 64  # of the networks that are made
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 QUESTIONS: dict[str, dict[str, Callable[[], Any]]] = {"configs": {}, "tiles": {}}

@@ -1,5 +1,6 @@
 """`dacesr serve`: what it says, what it refuses, and how it ends."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -28,24 +29,49 @@ def started(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_ends_without_leavings(tiny, photo, tmp_path, number):
-    command = [sys.executable, "-m", "dacesr.cli", "serve", "-n", str(tiny), "--no-page", "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    assert server.stderr
-    said = server.stderr.readline()
-    address = re.fullmatch(r"dacesr: at (http://127\.0\.0\.1:\d+) until Ctrl-C\n", said)
-    assert address, said
-    with httpx.Client(base_url=address[1], trust_env=False, timeout=30) as client:
+@contextlib.contextmanager
+def running(tiny, temporary, *flags, number, **variables):
+    """A client of a server in a process of its own, which is ended by a signal and must leave nothing."""
+    command = [sys.executable, "-m", "dacesr.cli", "serve", "-n", str(tiny), "--port", "0", *flags]
+    environment = {**os.environ, "TMPDIR": str(temporary), **variables}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            said = server.stderr.readline()
+            address = re.fullmatch(r"dacesr: at (http://127\.0\.0\.1:\d+) until Ctrl-C\n", said)
+            assert address, said
+            with httpx.Client(base_url=address[1], trust_env=False, timeout=30) as client:
+                yield client
+                assert list(temporary.glob("dacesr-serve-*"))
+                server.send_signal(number)
+                assert server.stderr.read() == ""
+                assert server.wait(30) == 0
+        finally:
+            server.kill()
+    assert list(temporary.glob("*dacesr*")) == []
+
+
+def test_it_says_where_it_is_and_ends_without_leavings(tiny, photo, tmp_path):
+    with running(tiny, tmp_path, "--no-page", number=signal.SIGINT) as client:
         answer = client.put("/api/upscale?scale=2", content=photo().read_bytes())
         assert answer.headers["x-dacesr-output-size"] == "48x32"
-        assert list(tmp_path.iterdir())
-        server.send_signal(number)
-        assert server.stderr.read() == ""
-        assert server.wait(30) == 0
-    server.stderr.close()
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_stands_behind_the_same_guard(tiny, photo, tmp_path):
+    with running(tiny, tmp_path, number=signal.SIGTERM, DACESR_AUTH="me:secret") as client:
+        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/queue/data?session_hash=a"):
+            assert client.get(path).json()["error"]["code"] == "unauthorized"
+        assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 401
+        client.auth = ("me", "secret")
+        page = client.get("/")
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert page.headers["x-frame-options"] == "SAMEORIGIN"
+        assert client.get("/api/nothing").json()["error"]["code"] == "not_found"
+        foreign = client.post("/gradio_api/queue/join", headers={"Origin": "http://evil.com"})
+        assert foreign.json()["error"]["code"] == "bad_origin"
+        large = client.post("/gradio_api/queue/join", content=bytes(2 << 20))
+        assert large.json()["error"]["code"] == "too_large"
+        assert client.put("/api/upscale", content=photo().read_bytes()).status_code == 200
 
 
 def test_a_port_that_is_taken(tiny):

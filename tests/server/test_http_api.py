@@ -460,6 +460,17 @@ def test_clients_are_answered_when_the_server_ends(tiny, photo):
     assert ticket.future.exception().code == "closing"
 
 
+def test_a_second_signal_does_not_wait(monkeypatch):
+    said = []
+    monkeypatch.setattr(os, "_exit", said.append)
+    listener = Listener(None, started=list, stop=list, abandon=lambda: said.append("abandoned"))
+    listener.handle_exit(2, None)
+    assert listener.should_exit
+    assert said == []
+    listener.handle_exit(2, None)
+    assert said == ["abandoned", 130]
+
+
 def test_bodies_for_the_page_are_bounded_too():
     async def reads_all(scope, receive, send):
         while (await receive()).get("more_body"):
@@ -486,25 +497,6 @@ def test_bodies_for_the_page_are_bounded_too():
             ]
 
     assert asyncio.run(ask()) == [200, 413, 413, 413, 200]
-
-
-def test_the_page_stands_behind_the_same_guard(tiny, photo):
-    running = Running(Service([str(tiny)]), page=True, auth=("me", "secret"))
-    try:
-        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/queue/data?session_hash=a"):
-            assert error_of(running.ask("GET", path)) == "unauthorized"
-        assert error_of(running.ask("POST", "/gradio_api/upload", files={"files": b"x"})) == "unauthorized"
-        auth = ("me", "secret")
-        page = running.ask("GET", "/", auth=auth)
-        assert page.status_code == 200
-        assert "<title>" in page.text
-        assert page.headers["x-frame-options"] == "SAMEORIGIN"
-        assert error_of(running.ask("GET", "/api/nothing", auth=auth)) == "not_found"
-        foreign = running.ask("POST", "/gradio_api/queue/join", auth=auth, headers={"Origin": "http://evil.com"})
-        assert error_of(foreign) == "bad_origin"
-        assert running.ask("PUT", "/api/upscale", auth=auth, content=photo().read_bytes()).status_code == 200
-    finally:
-        running.close()
 
 
 def test_many_clients_at_once(tiny, monkeypatch):

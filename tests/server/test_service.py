@@ -24,7 +24,7 @@ class Gate:
 
     def __call__(self, *_) -> None:
         self.reached.set()
-        assert self.opened.wait(20)
+        assert self.opened.wait(40)
 
 
 def submit(service, path, wish=None, watch=None, name=None):

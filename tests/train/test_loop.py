@@ -86,7 +86,7 @@ MOMENTS = [
     *((Validation, "run", call, False) for call in (1, 2)),
     *((RestorerTask, "export", call, after) for call in (1, 2, 3) for after in (False, True)),
     *((loop, "save_state", call, after) for call in (1, 3) for after in (False, True)),
-    *((state.shutil, "rmtree", call, after) for call in (1, 2) for after in (False, True)),
+    *((state.shutil, "rmtree", call, after) for call in (1, 2, 5) for after in (False, True)),
 ]
 
 

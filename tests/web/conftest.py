@@ -4,12 +4,12 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from serving import Enter, Opened, Served
 
 from dacesr.checkpoint import save_restorer
 from dacesr.nets.restorer import Restorer, RestorerConfig
@@ -19,27 +19,6 @@ from dacesr.wishes import Limits
 pytest.importorskip("gradio", reason="needs the extra web")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run")  # fmt: skip
-
-
-class Served:
-    """A page that answers at `url`, from `service`; `folder` holds all files that clients send and get."""
-
-    def __init__(self, url: str, service: Service, weights: Path) -> None:
-        self.url, self.service, self.weights = url, service, weights
-        self.folder = Path(os.environ["GRADIO_TEMP_DIR"])
-
-    @property
-    def model(self) -> str:
-        return str(self.weights)
-
-    def files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
-
-    def until(self, true: Callable[[], Any], what: str, seconds: float = 15) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, f"never so: {what}"
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +32,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.manual_seed(0)
     weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_restorer(weights, Restorer(RestorerConfig(embed_dim=8, depths=(1,), head="pixelshuffledirect")).eval())
+    from gradio import utils
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(utils, "get_heartbeat_rate", lambda: 0.2)  # it is 15 s, in which nobody notices who has left
     before = os.environ.get("GRADIO_TEMP_DIR")
     service = Service([str(weights), "dacesr-light"], limits=Limits(waiting=4, upload_bytes=2 << 20, pixels=1_000_000))
     app = add_page(FastAPI(openapi_url=None), service)
@@ -72,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         server.should_exit = True
         thread.join(20)
         service.close()
+        patch.undo()
     assert not thread.is_alive()
     assert not held.folder.exists()
     assert os.environ.get("GRADIO_TEMP_DIR") == before
@@ -85,54 +69,6 @@ def browser() -> Iterator[Any]:
         started = driver.chromium.launch(executable_path=program, args=list(QUIET))
         yield started
         started.close()
-
-
-class Opened:
-    """The page in a browser, and what that complained about and asked of others."""
-
-    def __init__(self, tab: Any, served: Served) -> None:
-        self.tab, self.served = tab, served
-        self.said, self.strangers = list[str](), list[str]()
-        tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
-        tab.on("pageerror", lambda error: self.said.append(str(error)))
-        tab.on("request", lambda request: self._asked(request.url))
-        tab.goto(served.url)
-        tab.wait_for_selector("#start")
-        tab.wait_for_timeout(100)
-
-    def _asked(self, url: str) -> None:
-        if not url.startswith((self.served.url, "data:", "blob:")):
-            self.strangers.append(url)
-
-    def send(self, *paths: Path) -> None:
-        """Choose pictures."""
-        self.tab.locator("#pictures input[type=file]").set_input_files([str(path) for path in paths])
-        self.tab.wait_for_selector(f"#pictures [aria-label='{paths[-1].name}']")
-
-    def upscale(self) -> None:
-        """Press the button and wait for the end."""
-        self.tab.click("#start")
-        self.tab.wait_for_selector("#stop")
-        self.finish()
-
-    def finish(self) -> None:
-        self.tab.wait_for_selector("#start", timeout=30_000)
-
-    def download(self, place: int, folder: Path) -> Path:
-        """Fetch a result as a person does."""
-        with self.tab.expect_download() as waiting:
-            self.tab.locator("#downloads a").nth(place).click()
-        target = folder / waiting.value.suggested_filename
-        waiting.value.save_as(target)
-        return target
-
-    def picture(self, name: str) -> None:
-        """Keep how it looks, in the folder that DACESR_SCREENSHOTS names."""
-        if folder := os.environ.get("DACESR_SCREENSHOTS"):
-            self.tab.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
-
-
-Enter = Callable[..., Opened]
 
 
 @pytest.fixture
@@ -161,7 +97,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TileRunner._tile
 
     def slow(*args: Any) -> Any:
-        time.sleep(0.25)
+        time.sleep(0.2)
         return whole(*args)
 
     monkeypatch.setattr(TileRunner, "_tile", slow)

@@ -28,7 +28,7 @@ from dacesr.progress import progress_bar
 from dacesr.tensorfile import write_whole
 from dacesr.train.config import ConfigError
 from dacesr.train.log import Means, Record
-from dacesr.train.state import load_state, pack, save_state, unpack
+from dacesr.train.state import load_state, pack, remove_older, save_state, unpack
 from dacesr.train.task import Outcome, Task
 from dacesr.train.tasks import Training, make_task
 
@@ -111,6 +111,7 @@ def train(
     spent = _clock(started - minutes * 60, task, accelerator)
     if main:
         _write_config(config, folder)
+        remove_older(folder)
     record = Record(folder, until=begin) if main else None
     last_log = time.monotonic(), begin
     task.start(begin)

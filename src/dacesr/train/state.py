@@ -45,8 +45,7 @@ def save_state(folder: Path, iteration: int, tensors: Mapping[str, Tensor], fact
     """
     target = folder / f"state-{iteration:08d}"
     part = folder / f".{target.name}.part"
-    for interrupted in folder.glob(".state-*.part"):
-        shutil.rmtree(interrupted, ignore_errors=True)
+    _remove_interrupted(folder)
     part.mkdir(parents=True)
     shards = _shards(tensors)
     for number, names in enumerate(shards):
@@ -57,9 +56,20 @@ def save_state(folder: Path, iteration: int, tensors: Mapping[str, Tensor], fact
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
     _flush(folder)
+    remove_older(folder)
+    return target
+
+
+def remove_older(folder: Path) -> None:
+    """Remove the states before the newest, and those whose writing was interrupted: what a kill leaves."""
+    _remove_interrupted(folder)
     for older in saved_states(folder)[:-1]:
         shutil.rmtree(older, ignore_errors=True)
-    return target
+
+
+def _remove_interrupted(folder: Path) -> None:
+    for interrupted in folder.glob(".state-*.part"):
+        shutil.rmtree(interrupted, ignore_errors=True)
 
 
 def saved_states(folder: Path) -> list[Path]:
