@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import fsspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -61,6 +62,7 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 unless told otherwise, which starves them on a busy machine
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
         yield
         ray.shutdown()
@@ -132,7 +134,8 @@ def test_a_killed_worker_costs_nothing_and_a_restart_does_nothing_twice(cluster,
     assert any("begun anew" in said for result in report["results"] for said in result["warnings"])
     assert "Traceback" not in first.stderr
 
-    assert call(*common, "-o", tmp_path / "here", "--device", "cpu").exit_code == 1
+    torch.set_num_threads(2)  # shared by two workers, as there: with other shares PyTorch rounds otherwise
+    assert call(*common, "-o", tmp_path / "here", "--device", "cpu", "-j", "2").exit_code == 1
     assert pictures_in(out) == pictures_in(tmp_path / "here")
     assert len(list(out.glob(f"{FOLDER}/*/*.json"))) == 6
 

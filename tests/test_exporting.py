@@ -25,6 +25,7 @@ from dacesr.config import RestorerConfig, SRVGGConfig, TaggerConfig
 from dacesr.exporting import Exported, export_model
 from dacesr.nets.baselines import SRVGGNetCompact
 from dacesr.nets.inputs import reflect_to
+from dacesr.nets.restorer import Restorer
 from dacesr.onnxfile import read_onnx
 from dacesr.onnxnetwork import OnnxNetwork
 from dacesr.pairing import pair_restorers
@@ -41,11 +42,24 @@ def picture(height: int, width: int, seed: int = 0) -> Tensor:
     return (F.interpolate(soft, (height, width), mode="bilinear") * 0.8 + fine * 0.2).clamp(0, 1)
 
 
+def recalling() -> Restorer:
+    """A conditioned network whose output depends on what its scans remember."""
+    net = conditioned()
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if ".x_proj." in name or re.fullmatch(r"layers\.\d\.conv\.weight", name):
+                parameter.mul_(10)
+    return net
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conditioned network with its extractor, and both exported: for any size, for one, and as a program."""
     folder = tmp_path_factory.mktemp("exported")
     weights = write_conditioned(folder)
+    save_restorer(
+        weights, recalling(), info={"description": "conditioned", **extractor_fields(folder / "eye.safetensors")}
+    )
     export_model(weights, folder / "dynamic.onnx")
     export_model(weights, folder / "fixed.onnx", tile=TILE)
     export_model(weights, folder / "program.pt2", format="torch", tile=TILE)
@@ -103,24 +117,24 @@ def test_a_network_for_one_size_is_given_tiles_of_that_size(folder: Path, monkey
     monkeypatch.setattr(
         OnnxNetwork, "forward", lambda net, x, *rest: (shapes.append(x.shape), forward(net, x, *rest))[1]
     )
-    up, x = Upscaler.load(folder / "fixed.onnx"), picture(50, 33)
+    up, x = Upscaler.load(folder / "fixed.onnx"), picture(70, 33)
     output = up(x, overlap=8)
     assert set(shapes) == {(1, 3, TILE, TILE)}
     net, extractor = load_restorer(folder / "net.safetensors"), load_extractor(folder / "eye.safetensors")
-    condition = condition_of(extractor, region_of(x), 50, 33)
+    condition = condition_of(extractor, region_of(x), 70, 33)
 
     def tiles(plan: TilePlan):
         for rows, columns in plan.tiles():
-            top = max(0, min(rows.start - (TILE - rows.size) // 2, 50 - TILE))
+            top = max(0, min(rows.start - (TILE - rows.size) // 2, 70 - TILE))
             left = max(0, min(columns.start - (TILE - columns.size) // 2, 33 - TILE))
-            window = (top / 50, left / 33, (top + TILE) / 50, (left + TILE) / 33)
+            window = (top / 70, left / 33, (top + TILE) / 70, (left + TILE) / 33)
             with torch.no_grad():
                 done = net(x[:, :, top : top + TILE, left : left + TILE], condition, window).clamp(0, 1)
             first, before = 2 * (rows.start - top), 2 * (columns.start - left)
             yield done[:, :, first : first + 2 * rows.size, before : before + 2 * columns.size].clone()
 
-    plan = TilePlan(height=50, width=33, scale=2, tile=TILE, overlap=8)
-    assert len(plan) == 4
+    plan = TilePlan(height=70, width=33, scale=2, tile=TILE, overlap=8)
+    assert len(plan) == 6
     assert (output - torch.cat(list(plan.blend(tiles(plan))), dim=2)).abs().max() < 1e-5
 
 
@@ -220,7 +234,7 @@ def test_networks_of_others_export_too(tmp_path: Path) -> None:
 
 def test_a_released_network_exports_without_a_condition(tmp_path: Path) -> None:
     config = RestorerConfig(embed_dim=8, depths=(1,), head="pixelshuffledirect", scale=2, modulation="release")
-    save_restorer(tmp_path / "released.safetensors", type(conditioned())(config).eval())
+    save_restorer(tmp_path / "released.safetensors", Restorer(config))
     export_model(tmp_path / "released.safetensors", tmp_path / "released.onnx", tile=16)
     found = describe(tmp_path / "released.onnx").config
     assert isinstance(found, RestorerConfig)

@@ -103,7 +103,7 @@ def test_libraries_keep_quiet() -> None:
 def test_a_damaged_profile_is_left_out(tmp_path: Path) -> None:
     """Otherwise it would go into the output, and stop what has to convert by it: formats that hold none."""
     whole = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    profile = whole.replace(b"rTRC", b"xTRC")  # without the curve of red
+    profile = whole[:400] + bytes(len(whole) - 400)  # what a cut PNG chunk unpacks to
     image = pyvips.Image.black(8, 8, bands=3).cast("uchar").copy(interpretation="srgb")
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
     picture = open_picture(image.pngsave_buffer(), name="a.png")

@@ -69,7 +69,7 @@ def test_a_name_without_an_ending_gets_that_of_its_format(tree):
         (["a.png"], "a.png", {}, "is an input and would be overwritten"),
         (["a.png", "in/b.JPG"], "a.png", {}, "a.png is a file, and several pictures need a folder"),
         (["in"], "in", {}, "input and output at once"),
-        (["empty"], "out", {}, r"no picture in empty \(see --recursive\)"),
+        (["empty"], "out", {}, "no picture in empty; --recursive looks into"),
         (["a.png"], "out", {"extension": "xcf"}, "cannot be written as .xcf"),
         (["a.png"], "b.png", {"extension": "jpg"}, "b.png ends in .png, but --ext asks for .jpg"),
         (["-", "a.png"], "out", {}, "take one picture"),

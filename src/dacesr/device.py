@@ -43,7 +43,9 @@ def find_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {str(device)!r} is not available here") from error
+        raise ValueError(
+            f"the device {str(device)!r} is not available here; auto takes the best that is, `dacesr doctor` lists GPUs"
+        ) from error
     return chosen
 
 

@@ -58,7 +58,7 @@ def check_target(target: Path) -> Path:
         if not stat.S_ISREG(mode):
             raise ImageError(f"{target} cannot be written: it is not a regular file")
         if place.exists() and not os.access(place, os.W_OK):
-            raise ImageError(f"{target} cannot be written: it is write-protected")
+            raise ImageError(f"{target} cannot be written: it is write-protected; choose another name")
         with scratch_file(place.parent):
             pass
     except OSError as error:
@@ -73,7 +73,8 @@ def unwritable(target: object, error: Exception) -> ImageError:
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if "space" in line or "large" in line), lines[-1] if lines else "")
-    return ImageError(f"{target} cannot be written: {reason}")
+    step = "; make room, or choose another place" if "space" in reason else ""
+    return ImageError(f"{target} cannot be written: {reason}{step}")
 
 
 def scratch_file(folder: Path | None = None) -> BinaryIO:

@@ -123,7 +123,7 @@ class Engine:
         if strength is None:
             return self.strength
         if self._pair is None:
-            raise ValueError(f"{self.name} has one set of weights, so there is no strength to choose")
+            raise ValueError(f"{self.name} has one set of weights, so there is no strength to choose; leave it out")
         return checked(strength)
 
     def at(self, strength: float | None) -> Weights:

@@ -1,7 +1,9 @@
 """How a command says that something failed, or that its call is wrong, and what to do next."""
 
+import difflib
 import errno
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -16,6 +18,12 @@ def fail(sentence: object) -> typer.Exit:
     """Say why a call is wrong; the exit to raise (code 2)."""
     warn(sentence)
     return typer.Exit(2)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that suggests the known name most like one; nothing where none is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def unwritable(place: object, error: OSError) -> typer.Exit:

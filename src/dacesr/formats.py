@@ -80,6 +80,17 @@ _FOREIGN = {
     "a gzip archive": re.compile(rb"\x1f\x8b"),
 }
 
+_STEPS = {  # what to do with some of these
+    "a Canon raw photograph": "develop it to TIFF first, as darktable and RawTherapee do",
+    "a HEIC photograph": "export it as JPEG first",
+    "a video or another file of the MP4 family": "take its frames first, as ffmpeg does",
+    "a PDF document": "make pictures of its pages first, as pdftoppm -png does",
+    "an SVG drawing": "a browser or Inkscape draws it at any size",
+    "a web page": "download the picture itself",
+    "a zip archive": "unpack it first",
+    "a gzip archive": "unpack it first",
+}
+
 
 @cache
 def hush() -> None:
@@ -111,10 +122,13 @@ def identify(head: bytes, name: str) -> str:
         ImageError: The file is empty or holds something else; the message says what it seems to be.
     """
     if not head:
-        raise ImageError(f"{name} is empty")
+        raise ImageError(f"{name} is empty; copy or download it again")
     for seeming, pattern in _FOREIGN.items():
         if pattern.match(head) and not _is_avif(head):
-            raise ImageError(f"{name} cannot be read: it seems to be {seeming}, not one of {', '.join(FORMATS)}")
+            step = _STEPS.get(seeming, "save it as one of them first")
+            raise ImageError(
+                f"{name} cannot be read: it seems to be {seeming}, not one of {', '.join(FORMATS)}; {step}"
+            )
     for kind, pattern in _SIGNATURES.items():
         if pattern.match(head) or (kind == "avif" and _is_avif(head)):
             return kind

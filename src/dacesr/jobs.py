@@ -145,7 +145,8 @@ def plan_places(
         found = (pair for source in sources for pair in _pictures(source, folder, walk, recursive))
         jobs = [Job(source, folder / where / _named(source, suffix, ending), ending) for source, where in found]
     if not jobs:
-        raise JobError(f"there is no picture in {', '.join(named)}" + ("" if recursive else " (see --recursive)"))
+        step = "pictures end in .jpg, .png, .webp, .tif, ..." if recursive else "--recursive looks into subfolders too"
+        raise JobError(f"there is no picture in {', '.join(named)}; {step}")
     _check_collisions(jobs)
     return jobs
 

@@ -225,4 +225,4 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"the folder {folder} cannot be made: {error.strerror}") from error
+        raise OSError(f"the folder {folder} cannot be made: {error.strerror}; choose another with -o") from error

@@ -111,9 +111,8 @@ def profile_fits(profile: bytes, bands: int) -> bool:
     if len(profile) <= 128 or profile[16:20] != _SPACE_OF_BANDS[bands]:
         return False
     pixel = pyvips.Image.black(1, 1, bands=bands).copy(interpretation="srgb" if bands == 3 else "b-w")
-    pixel.set_type(pyvips.GValue.blob_type, PROFILE, profile)
     try:
-        pixel.icc_transform("srgb", embedded=True).copy_memory()
+        Metadata().with_profile(profile).attach(pixel).icc_transform("srgb", embedded=True).copy_memory()
     except pyvips.Error:
         return False
     return True

@@ -20,6 +20,7 @@ _OPEN = re.compile(  # the page, and what it and gradio's client call; all other
     | call/(v2/)?upscale(/\w+)? | upload | upload_progress | heartbeat/[\w-]+ | cancel | reset/? | theme\.css )""",
     re.VERBOSE,
 )
+_HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([\w-]+)")  # open as long as somebody is there
 
 
 class Gate:
@@ -32,7 +33,11 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
         answer = await self._own_answer(scope) if scope["type"] == "http" else None
-        await (answer or self._app)(scope, receive, send)
+        try:
+            await (answer or self._app)(scope, receive, send)
+        finally:
+            if answer is None and (session := _HEARTBEAT.fullmatch(scope.get("path", ""))):
+                self._visits.leave(session[1])  # gradio tells so itself, unless it was just sending something
 
     async def _own_answer(self, scope: Scope) -> Response | None:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"

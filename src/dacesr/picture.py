@@ -186,7 +186,8 @@ def open_picture(source: Path | bytes, *, name: str | None = None, max_pixels: i
                 return _open(BytesIO(file.read()), name, max_pixels)
             return _open(file, name, max_pixels)
     except OSError as error:
-        raise ImageError(f"{name} cannot be read: {error.strerror or error}") from error
+        step = "; check its name and folder" if isinstance(error, FileNotFoundError) else ""
+        raise ImageError(f"{name} cannot be read: {error.strerror or error}{step}") from error
 
 
 def damaged(name: str, format: str, error: Exception) -> ImageError:
@@ -196,7 +197,10 @@ def damaged(name: str, format: str, error: Exception) -> ImageError:
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(("unable to call", "("))]
     reason = f" ({telling[-1]})" if telling else ""
-    return ImageError(f"{name} is damaged or cut short: it begins as {format.upper()} and cannot be decoded{reason}")
+    return ImageError(
+        f"{name} is damaged or cut short: it begins as {format.upper()} and cannot be decoded{reason}; "
+        "copy or download it again"
+    )
 
 
 def _open(file: BinaryIO, name: str, max_pixels: int) -> Picture:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from dacesr.failing import did_you_mean
 from dacesr.tensorfile import CheckpointError, read_header
 
 HUB_ID = r"[\w-][\w.-]*/(?!.*\.(safetensors|pth|pt|ckpt|bin|param|onnx)$)[\w-][\w.-]*"  # owner/name, and no file name
@@ -62,7 +63,8 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         return _from_hub(text)
     bundled = [*bundled_names(), *recognition_names()]
     known = f" (bundled: {', '.join(bundled)})" if bundled and "/" not in text else ""
-    raise CheckpointError(f"{text} does not exist{known}")
+    near = did_you_mean(text, ["default", *RECOGNITION_ALIASES, *bundled])
+    raise CheckpointError(f"{text} does not exist{near}{known}")
 
 
 def _from_hub(hub_id: str) -> Path:
@@ -89,7 +91,10 @@ def _from_hub_cache(hub_id: str, why: str) -> Path:
     try:
         folder = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
     except Exception as error:
-        raise CheckpointError(f"{hub_id} is not a file, and the Hugging Face hub can't be reached ({why})") from error
+        raise CheckpointError(
+            f"{hub_id} is not a file, and the Hugging Face hub can't be reached ({why}); connect to the network, "
+            "unset HF_HUB_OFFLINE if that is set, or name a file"
+        ) from error
     return folder / _weights_file(hub_id, [str(path.relative_to(folder)) for path in folder.rglob("*.*")])
 
 

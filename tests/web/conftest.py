@@ -31,7 +31,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
     torch.manual_seed(0)
     weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_restorer(weights, Restorer(RestorerConfig(embed_dim=8, depths=(1,), head="pixelshuffledirect")).eval())
+    config = RestorerConfig(embed_dim=8, depths=(1,), head="pixelshuffledirect", image_skip="bilinear")
+    save_restorer(weights, Restorer(config).eval())
     from gradio import utils
 
     patch = pytest.MonkeyPatch()

@@ -22,7 +22,7 @@ class Served:
     def until(self, true: Callable[[], Any], what: str, seconds: float = 15) -> None:
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end, f"never so: {what}"
+            assert time.monotonic() < end, f"never so: {what}; there are {self.files()}"
             time.sleep(0.05)
 
 

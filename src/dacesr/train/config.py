@@ -310,5 +310,6 @@ def _expanded(value: Any, file: Path) -> Any:
         return value
     expanded = os.path.expandvars(value)
     if missing := re.search(r"\$\{?(\w+)", expanded):
-        raise ConfigError(f"{file}: {value} needs the environment variable {missing[1]}, which is not set")
+        needed = f"{file}: {value} needs the environment variable {missing[1]}, which is not set"
+        raise ConfigError(f"{needed}; export it, or name another place with --set")
     return expanded
