@@ -7,9 +7,22 @@ from typing import Annotated
 
 import typer
 
+from dacesr import completing
 from dacesr.failing import fail
 
-models = typer.Typer(help="List, inspect, convert and export weights.", no_args_is_help=True)
+_ABOUT = """List, inspect, convert and export weights.
+
+\b
+dacesr models list
+dacesr models info dacesr-light
+"""
+
+models = typer.Typer(help=_ABOUT, no_args_is_help=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Bundled name, weights file, or hub id.", autocompletion=completing.weights),
+]
 
 
 class ExportFormat(StrEnum):
@@ -22,7 +35,11 @@ class ExportFormat(StrEnum):
 
 @models.command("list")
 def list_models() -> None:
-    """Names that -n takes besides files and hub ids, and what they are for."""
+    """Names that -n takes besides files and hub ids, and what they are for.
+
+    \b
+    dacesr models list
+    """
     from dacesr.weightfiles import bundled_descriptions, recognition_descriptions
 
     try:
@@ -37,10 +54,15 @@ def list_models() -> None:
 
 @models.command()
 def info(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled name, weights file, or hub id.")],
+    source: Model,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """What a weights file holds."""
+    """What a weights file holds.
+
+    \b
+    dacesr models info dacesr-light
+    dacesr models info RealESRGAN_x4plus.pth --json
+    """
     from dacesr.checkpoint import describe
 
     try:
@@ -68,14 +90,19 @@ def info(
 
 @models.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="Weights file of the release, or hub id.")],
+    source: Model,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="File to write, *.safetensors.")],
     half: Annotated[bool, typer.Option("--half", help="Store as float16.")] = False,
     lora: Annotated[str | None, typer.Option(metavar="FILE", help="Adapter to merge into a tagger.")] = None,
     tags: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of a tagger's tags, one a line.")] = None,
     thresholds: Annotated[Path | None, typer.Option(metavar="FILE", help="Their thresholds, one a line.")] = None,
 ) -> None:
-    """Write weights in dacesr's own format: safetensors with the network's config in the header."""
+    """Write weights in dacesr's own format: safetensors with the network's config in the header.
+
+    \b
+    dacesr models convert RealESRGAN_x4plus.pth -o realesrgan.safetensors --half
+    dacesr models convert ram_swin_large_14m.pth --lora DAPE.pth -o ram-dape.safetensors
+    """
     import torch
 
     from dacesr.checkpoint import convert as write
@@ -92,7 +119,7 @@ def convert(
 
 @models.command()
 def export(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="Bundled name, weights file, or hub id.")],
+    source: Model,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as model.onnx.")],
     format: Annotated[
         ExportFormat, typer.Option("--format", help="torch: a program of torch.export; spandrel: for its plug-in.")
@@ -106,7 +133,12 @@ def export(
         float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
     ] = None,
     extractor: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="What sees pictures for the model; its file's own.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What sees pictures for the model; its file's own.",
+            autocompletion=completing.extractors,
+        ),
     ] = None,
 ) -> None:
     """Write a network for other runtimes: it is run and compared with PyTorch before the file is kept.

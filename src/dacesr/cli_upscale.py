@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dacesr import completing
 from dacesr.failing import fail, require, warn
 
 if TYPE_CHECKING:
@@ -39,22 +40,35 @@ def upscale(
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Width of the output; the height follows.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Height of the output; the width follows.")] = None,
-    model: Annotated[str, typer.Option("-n", "--model", help="Bundled name, weights file, or hub id.")] = "default",
+    model: Annotated[
+        str,
+        typer.Option("-n", "--model", help="Bundled name, weights file, or hub id.", autocompletion=completing.models),
+    ] = "default",
     tile: Annotated[
         str, typer.Option("-t", "--tile", metavar="auto|0|N", help="Tile in input pixels; 0: none.")
     ] = "auto",
     overlap: Annotated[int, typer.Option(min=0, help="Input pixels that neighbouring tiles share.")] = 32,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)
+    ] = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Of the arithmetic.")] = PrecisionName.auto,
     strength: Annotated[
         float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
     ] = None,
     extractor: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="What sees pictures for the model; its file's own.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What sees pictures for the model; its file's own.",
+            autocompletion=completing.extractors,
+        ),
     ] = None,
     tags: Annotated[bool, typer.Option("--tags", help="Tell what is seen in each picture.")] = False,
     suffix: Annotated[str, typer.Option(help="Added to the names of outputs in a folder.")] = "_x4",
-    ext: Annotated[str | None, typer.Option(help="Format of the outputs: png, jpg, webp, tiff, avif, ...")] = None,
+    ext: Annotated[
+        str | None,
+        typer.Option(help="Format of the outputs: png, jpg, webp, tiff, avif, ...", autocompletion=completing.formats),
+    ] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF.")] = None,
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Subfolders too; the tree is kept.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there.")] = False,
