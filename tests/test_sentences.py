@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from dacesr import encoding
 from dacesr.cli import app
-from dacesr.config import RestorerConfig
 from dacesr.conditioning import check_extractor
+from dacesr.config import RestorerConfig
 
 FILES = {
     "text.jpg": b"hello, this is text\n",
@@ -110,5 +110,5 @@ def test_conditions_of_another_width():
             return 64
 
     config = RestorerConfig(embed_dim=8, depths=(1,), modulation="spatial", condition_dim=512)
-    with pytest.raises(ValueError, match="takes conditions of 512 channels, and those of .* have 64"):
+    with pytest.raises(ValueError, match=r"takes conditions of 512 channels, and those of .* have 64"):
         check_extractor(config, Narrow(), "net")  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import socket
 
     from dacesr.engine import Precision
-    from dacesr.wishes import Limits
+    from dacesr.serving.wishes import Limits
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -66,7 +66,7 @@ def serve(
     DACESR_AUTH=me:secret dacesr serve --host 0.0.0.0 --allow-host photos.example.org
     """
     require("gradio", extra="web", what="the server needs")
-    from dacesr.listening import address_of, bind
+    from dacesr.api.listening import address_of, bind
 
     credentials = _credentials(auth)
     try:
@@ -76,7 +76,7 @@ def serve(
         raise fail(f"the server cannot listen at {where}: {why}; choose another with --host and --port") from error
     if host not in _LOCAL and credentials is None:
         warn("everyone who reaches this machine can use the server: --auth USER:PASSWORD asks for a password")
-    from dacesr.wishes import Limits
+    from dacesr.serving.wishes import Limits
 
     limits = Limits(
         waiting=queue,
@@ -116,9 +116,9 @@ def _run(
     import webbrowser
 
     from dacesr.api import create_app
-    from dacesr.listening import Listener
+    from dacesr.api.listening import Listener
     from dacesr.memory import keep_freed_memory
-    from dacesr.service import Service
+    from dacesr.serving.service import Service
 
     keep_freed_memory()
     device, precision = place

@@ -10,8 +10,8 @@ from PIL import Image
 
 from dacesr.checkpoint import save_restorer
 from dacesr.nets.restorer import Restorer, RestorerConfig
-from dacesr.service import Service
-from dacesr.wishes import Limits
+from dacesr.serving.service import Service
+from dacesr.serving.wishes import Limits
 
 
 @pytest.fixture(scope="session")

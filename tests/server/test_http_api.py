@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from test_service import Gate
 
-from dacesr import Upscaler, answers, receiving
-from dacesr.api import create_app
-from dacesr.guarding import Guard
-from dacesr.listening import Listener, address_of, bind
-from dacesr.service import Service
-from dacesr.wishes import Limits, Wish
+from dacesr import Upscaler
+from dacesr.api import answers, create_app, receiving
+from dacesr.api.guarding import Guard
+from dacesr.api.listening import Listener, address_of, bind
+from dacesr.serving.service import Service
+from dacesr.serving.wishes import Limits, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 300_000  # bytes of an upload
@@ -260,7 +260,7 @@ def test_slow_uploads_are_given_up(server, monkeypatch):
 
 
 def test_a_client_that_asks_nothing_is_hung_up_on(server, monkeypatch):
-    monkeypatch.setattr("dacesr.listening.HEAD_SECONDS", 0.1)
+    monkeypatch.setattr("dacesr.api.listening.HEAD_SECONDS", 0.1)
     with server.line() as line:
         line.sendall(b"GET /api/health HTTP/1.1\r\nHost:")
         assert line.recv(10) == b""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dacesr.rooms import NAME_BYTES, Rooms, result_name, safe_name
+from dacesr.serving.rooms import NAME_BYTES, Rooms, result_name, safe_name
 
 
 def test_rooms_are_private_and_removed(tmp_path):
@@ -31,7 +31,7 @@ def test_rooms_are_private_and_removed(tmp_path):
 
 
 def test_what_a_killed_process_left_goes_and_the_rest_stays(tmp_path):
-    code = f"import os; from dacesr.rooms import Rooms; Rooms({str(tmp_path)!r}).make(); os._exit(9)"
+    code = f"import os; from dacesr.serving.rooms import Rooms; Rooms({str(tmp_path)!r}).make(); os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     (left,) = tmp_path.iterdir()
     target = tmp_path / "kept"

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dacesr import Upscaler
-from dacesr.service import Service
-from dacesr.wishes import Refusal, Wish
+from dacesr.serving.service import Service
+from dacesr.serving.wishes import Refusal, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 

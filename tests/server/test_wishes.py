@@ -2,7 +2,7 @@
 
 import pytest
 
-from dacesr.wishes import REFUSALS, Limits, Refusal, Wish
+from dacesr.serving.wishes import REFUSALS, Limits, Refusal, Wish
 
 
 def test_a_wish_of_text():

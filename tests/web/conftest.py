@@ -13,8 +13,8 @@ from serving import Enter, Opened, Served
 
 from dacesr.checkpoint import save_restorer
 from dacesr.nets.restorer import Restorer, RestorerConfig
-from dacesr.service import Service
-from dacesr.wishes import Limits
+from dacesr.serving.service import Service
+from dacesr.serving.wishes import Limits
 
 pytest.importorskip("gradio", reason="needs the extra web")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dacesr.service import Service
+from dacesr.serving.service import Service
 
 
 class Served:

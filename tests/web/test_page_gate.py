@@ -15,7 +15,7 @@ from serving import Served
 
 from dacesr.image import open_picture
 from dacesr.inference import Upscaler
-from dacesr.page_looks import EXAMPLES
+from dacesr.web.looks import EXAMPLES
 
 PORTRAIT = EXAMPLES / "portrait.jpg"
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from dacesr.service import Service
+from dacesr.serving.service import Service
 from dacesr.web import add_page
 
 

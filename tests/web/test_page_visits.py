@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dacesr.image import write
-from dacesr.page_visits import Visits
-from dacesr.page_work import wish_of
-from dacesr.service import Service
-from dacesr.wishes import Limits, Refusal, Wish
+from dacesr.serving.service import Service
+from dacesr.serving.wishes import Limits, Refusal, Wish
+from dacesr.web.visits import Visits
+from dacesr.web.work import wish_of
 
 
 @pytest.fixture

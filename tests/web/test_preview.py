@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dacesr.image import Picture, open_picture
-from dacesr.preview import COMPARED, Preview, compare, fitted
 from dacesr.tiling import TilePlan
+from dacesr.web.preview import COMPARED, Preview, compare, fitted
 
 
 def saved(path: Path, values: np.ndarray, profile: str | None = None) -> Picture:

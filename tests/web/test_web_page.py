@@ -13,7 +13,7 @@ from serving import Enter, Opened, Served
 
 from dacesr.image import open_picture
 from dacesr.inference import Upscaler
-from dacesr.page_looks import EXAMPLES
+from dacesr.web.looks import EXAMPLES
 
 WIDTH, HEIGHT = 120, 80
 

@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from dacesr.service import Outcome
-from dacesr.wishes import REFUSALS
+from dacesr.serving.service import Outcome
+from dacesr.serving.wishes import REFUSALS
 
 STATUSES = {
     "bad_request": 400,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dacesr.answers import MEANINGS, MIME_TYPES, STATUSES
+from dacesr.api.answers import MEANINGS, MIME_TYPES, STATUSES
 
 PICTURE = {"type": "string", "format": "binary", "description": "The picture's file: PNG, JPEG, WebP, TIFF, AVIF, ..."}
 NAME = {"type": "string", "description": "What the picture is called; the name of its file unless given."}

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dacesr.rooms import Room, Rooms, safe_name
-from dacesr.service import Service
-from dacesr.tickets import Outcome, Ticket
-from dacesr.wishes import Refusal
+from dacesr.serving.rooms import Room, Rooms, safe_name
+from dacesr.serving.service import Service
+from dacesr.serving.tickets import Outcome, Ticket
+from dacesr.serving.wishes import Refusal
 
 _IDLE = 6 * 3600  # seconds after which somebody who does nothing is thought to have left
 _UNCLAIMED = 600  # and after which a file that belongs to nobody is removed

@@ -12,13 +12,13 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.routing import Mount
 
-from dacesr.page_desk import Desk
-from dacesr.page_endpoint import add_endpoint
-from dacesr.page_gate import Gate, GuardedBlocks
-from dacesr.page_parts import Parts
-from dacesr.page_style import CSS, JS, theme
-from dacesr.page_visits import Visits
-from dacesr.service import Service
+from dacesr.serving.service import Service
+from dacesr.web.desk import Desk
+from dacesr.web.endpoint import add_endpoint
+from dacesr.web.gate import Gate, GuardedBlocks
+from dacesr.web.parts import Parts
+from dacesr.web.style import CSS, JS, theme
+from dacesr.web.visits import Visits
 
 _SWEEP = 60  # seconds from one look for files of nobody's to the next
 _FOLDER = "GRADIO_TEMP_DIR"  # where gradio keeps files; it asks the environment whenever it checks a path

@@ -11,15 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from dacesr import __version__, openapi
-from dacesr.answers import PictureResponse, left, refused
+from dacesr import __version__
+from dacesr.api import openapi
+from dacesr.api.answers import PictureResponse, left, refused
+from dacesr.api.guarding import Guard
+from dacesr.api.receiving import receive_upload
 from dacesr.formats import FORMATS
-from dacesr.guarding import Guard
 from dacesr.inspection import Inspection
-from dacesr.receiving import receive_upload
-from dacesr.rooms import Room
-from dacesr.service import Outcome, Service, Ticket
-from dacesr.wishes import Refusal, Wish
+from dacesr.serving.rooms import Room
+from dacesr.serving.service import Outcome, Service, Ticket
+from dacesr.serving.wishes import Refusal, Wish
 
 PAGE_UPLOADS = 8  # the largest pictures, that may be dropped on the page at once
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dacesr.answers import refused
+from dacesr.api.answers import refused
 
 SMALL_BODY = 1 << 20  # bytes of what is no upload
 

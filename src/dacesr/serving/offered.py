@@ -9,7 +9,7 @@ import torch
 from dacesr.batch import Sentences
 from dacesr.engine import Precision
 from dacesr.inference import Upscaler
-from dacesr.wishes import Refusal
+from dacesr.serving.wishes import Refusal
 
 
 class Offered:

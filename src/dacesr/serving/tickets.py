@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dacesr.inference import Watch
-from dacesr.rooms import Room
-from dacesr.wishes import Wish
+from dacesr.serving.rooms import Room
+from dacesr.serving.wishes import Wish
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 
 from dacesr.inspection import Inspection
-from dacesr.page_visits import Result
-from dacesr.page_work import Step
-from dacesr.tickets import Status
+from dacesr.serving.tickets import Status
+from dacesr.web.visits import Result
+from dacesr.web.work import Step
 
 EXAMPLES = Path(__file__).with_name("examples")
 _SEVERITIES = {1: "mild", 2: "moderate", 3: "strong", 4: "severe"}

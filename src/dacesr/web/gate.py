@@ -10,8 +10,8 @@ import gradio as gr
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dacesr.page_style import ICON
-from dacesr.page_visits import Visits
+from dacesr.web.style import ICON
+from dacesr.web.visits import Visits
 
 _FILE, _UPLOAD = "/gradio_api/file=", "/gradio_api/upload"
 _OPEN = re.compile(  # the page, and what it and gradio's client call; all other routes of gradio are shut

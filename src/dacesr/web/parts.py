@@ -6,12 +6,12 @@ from typing import Any
 
 import gradio as gr
 
-from dacesr import page_looks as looks
 from dacesr.formats import FORMATS
-from dacesr.page_desk import Desk
-from dacesr.page_visits import Result
-from dacesr.page_work import Step, wish_of
-from dacesr.wishes import Refusal
+from dacesr.serving.wishes import Refusal
+from dacesr.web import looks
+from dacesr.web.desk import Desk
+from dacesr.web.visits import Result
+from dacesr.web.work import Step, wish_of
 
 _SIZES = {"×2": 2.0, "×4": 4.0}
 _WIDTH, _HEIGHT = "Width", "Height"

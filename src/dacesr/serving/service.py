@@ -18,10 +18,10 @@ from dacesr.image import Picture, open_picture
 from dacesr.inference import UpscaleError, Upscaler, Watch
 from dacesr.inspection import Inspection, Inspector
 from dacesr.jobs import Job, target_format
-from dacesr.offered import Offered
-from dacesr.rooms import Room, Rooms, result_name, safe_name
-from dacesr.tickets import Outcome, Status, Ticket
-from dacesr.wishes import Limits, Refusal, Wish
+from dacesr.serving.offered import Offered
+from dacesr.serving.rooms import Room, Rooms, result_name, safe_name
+from dacesr.serving.tickets import Outcome, Status, Ticket
+from dacesr.serving.wishes import Limits, Refusal, Wish
 
 __all__ = ["Outcome", "Service", "Status", "Ticket"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import gradio as gr
 
 from dacesr.inspection import Inspection
-from dacesr.page_looks import examples
-from dacesr.page_visits import Upload, Visit, Visits
-from dacesr.page_work import Step, collect, done, pack, wish_of, work_through
-from dacesr.service import Service
-from dacesr.tickets import Outcome
+from dacesr.serving.service import Service
+from dacesr.serving.tickets import Outcome
+from dacesr.serving.wishes import Refusal, Wish
+from dacesr.web.looks import examples
+from dacesr.web.visits import Upload, Visit, Visits
+from dacesr.web.work import Step, collect, done, pack, wish_of, work_through
 from dacesr.weightfiles import DEFAULT_WEIGHTS
-from dacesr.wishes import Refusal, Wish
 
 _KEPT = 600.0  # seconds that a result of the endpoint may be fetched in
 _INSPECTED = 8  # pictures that wait to be inspected, at most

@@ -4,8 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from dacesr.page_desk import Desk
-from dacesr.wishes import Refusal
+from dacesr.serving.wishes import Refusal
+from dacesr.web.desk import Desk
 
 _ABOUT = """Upscale one picture. Fields left out, 0 and empty text leave the choice to the server. What is refused is
 told by a stable code, a colon and a sentence."""

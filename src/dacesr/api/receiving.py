@@ -9,8 +9,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from dacesr.rooms import Room
-from dacesr.wishes import Limits, Refusal
+from dacesr.serving.rooms import Room
+from dacesr.serving.wishes import Limits, Refusal
 
 IDLE_SECONDS = 20  # without a byte, after which an upload is given up
 FORM_BYTES = 1 << 16  # that a form may have besides its picture

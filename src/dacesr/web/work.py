@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dacesr.formats import ImageError, TooManyPixels
 from dacesr.image import open_picture
-from dacesr.page_visits import Result, Upload, Visit, Visits
-from dacesr.preview import Preview, compare
-from dacesr.rooms import Room, safe_name
-from dacesr.service import Service
-from dacesr.tickets import Outcome, Status, Ticket
-from dacesr.wishes import Refusal, Wish
+from dacesr.serving.rooms import Room, safe_name
+from dacesr.serving.service import Service
+from dacesr.serving.tickets import Outcome, Status, Ticket
+from dacesr.serving.wishes import Refusal, Wish
+from dacesr.web.preview import Preview, compare
+from dacesr.web.visits import Result, Upload, Visit, Visits
 
 _EVERY = 0.3  # seconds from one look to the next
 _AGAIN = 1.0  # and to the next try where too many pictures wait
