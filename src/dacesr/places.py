@@ -235,12 +235,12 @@ def _telling(place: Place, what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(place, Path) and isinstance(error, OSError):
             raise PlaceError(f"{place} {what}: {error.strerror or error}") from error
-        raise PlaceError(f"{place} {what}: {_reason(error)}") from error
+        missing = "it does not exist" if what == "cannot be read" else "there is no such folder or bucket"
+        reason = missing if isinstance(error, FileNotFoundError) else _reason(error)
+        raise PlaceError(f"{place} {what}: {reason}") from error
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it does not exist"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

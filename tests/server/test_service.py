@@ -239,3 +239,17 @@ def test_models_have_names_of_their_own(tiny, tmp_path):
         Service([str(tiny)], workers=0)
     with pytest.raises(ValueError, match=r"nothing\.pth does not exist"):
         Service(["nothing.pth"])
+
+
+def test_what_is_left_is_told_by_the_tiles_that_are_done(serving, photo, monkeypatch):
+    service, gate = serving(), Gate()
+    ticket = submit(service, photo(), watch=gate)
+    assert gate.reached.wait(20)
+    assert service.status(ticket).seconds_left is None
+    ticket.tiles, ticket.spent = (2, 6), 10.0
+    for passed, left in ((10.0, 20.0), (13.0, 17.0), (99.0, 0.0)):
+        monkeypatch.setattr(time, "monotonic", lambda passed=passed: ticket.began + passed)
+        assert service.status(ticket).seconds_left == pytest.approx(left)
+    monkeypatch.undo()
+    gate.opened.set()
+    ticket.future.result(20)

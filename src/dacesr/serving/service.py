@@ -133,8 +133,9 @@ class Service:
             ahead = sum(other.began is None for other in before)
         if ticket.began is None:
             return Status("waiting", ahead, 0, 0, None)
-        passed = time.monotonic() - ticket.began
-        return Status("working", 0, done, total, passed / done * (total - done) if done else None)
+        since = time.monotonic() - ticket.began - ticket.spent  # the last tile was done
+        left = max(0.0, ticket.spent / done * (total - done) - since) if done else None
+        return Status("working", 0, done, total, left)
 
     def cancel(self, ticket: Ticket) -> None:
         """Stop a ticket at its next tile, or take it out of the queue.
@@ -240,7 +241,7 @@ class Service:
         size = wish.size_of(picture, upscaler.scale)
 
         def advance(done: int, total: int) -> None:
-            ticket.tiles = done, total
+            ticket.tiles, ticket.spent = (done, total), time.monotonic() - began
             self._check(ticket, began)
 
         upscaler.upscale(

@@ -76,4 +76,5 @@ class Ticket:
     future: "Future[Outcome]" = field(default_factory=Future)
     began: float | None = None
     tiles: tuple[int, int] = (0, 0)
+    spent: float = 0.0  # seconds on the tiles that are done
     left: threading.Event = field(default_factory=threading.Event)
