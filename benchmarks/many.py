@@ -2,14 +2,16 @@
 
     python benchmarks/many.py [-n MODEL] [--small 24] [--large 3] [--rounds 3] [--ray]
 
-Small pictures have 96 x 64 pixels, large ones 600 x 400. All ways take turns in every round; ratios above 1 are faster than
-`-j 1`. With `--ray` the whole command is timed too, in both engines, with its start.
+Small pictures have 96 x 64 pixels, large ones 600 x 400. All ways take turns in every round; ratios above 1 are faster
+than `-j 1`. With `--ray` the whole command is timed too, in both engines, with its start.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -46,7 +48,8 @@ def folder_of(place: Path, count: int, width: int, height: int) -> Path:
 
 
 def here(maker: Maker, source: Path, out: Path, workers: int) -> None:
-    results = Batch(maker, Telling(quiet=True)).run(plan_jobs([str(source)], str(out)), workers)
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        results = Batch(maker, Telling(quiet=True)).run(plan_jobs([str(source)], str(out)), workers)
     assert all(result.status == "done" for result in results)
 
 

@@ -81,7 +81,7 @@ def test_threads_of_later_have_what_they_had_before(photos, tmp_path):
 
 def test_a_thread_keeps_its_share_whatever_others_set_meanwhile():
     with ThreadPoolExecutor(1, initializer=use_threads, initargs=(3,)) as pool:
-        assert pool.submit(torch.get_num_threads).result() == 3
+        pool.submit(int).result()  # the thread is there
         torch.set_num_threads(1)
         assert pool.submit(torch.get_num_threads).result() == 3
 

@@ -69,6 +69,7 @@ def serve(
     from dacesr.api.listening import address_of, bind
 
     credentials = _credentials(auth)
+    allowed = [_host_name(name) for name in allow_host or []]
     try:
         bound = bind(host, port)
     except OSError as error:
@@ -94,7 +95,8 @@ def serve(
             workers=workers,
             place=(device, precision.value),
             auth=credentials,
-            hosts=[*(allow_host or []), host],
+            host=host,
+            allowed=allowed,
             page=page,
             open_page=open_page and page,
         )
@@ -109,7 +111,8 @@ def _run(
     workers: int,
     place: "tuple[str, Precision]",
     auth: tuple[str, str] | None,
-    hosts: list[str],
+    host: str,
+    allowed: list[str],
     page: bool,
     open_page: bool,
 ) -> None:
@@ -133,7 +136,7 @@ def _run(
             webbrowser.open(address)
 
     try:
-        app = create_app(service, auth=auth, page=page, hosts=hosts)
+        app = create_app(service, auth=auth, page=page, hosts=[*allowed, host], origins=allowed)
         Listener(app, started=say, stop=service.close, abandon=service.rooms.close).run(sockets=[bound])
     finally:
         service.close()
@@ -146,6 +149,19 @@ def _credentials(auth: str | None) -> tuple[str, str] | None:
     if not (user and colon and password):
         raise fail("--auth, or DACESR_AUTH, must be a user and a password with a colon between them")
     return user, password
+
+
+def _host_name(given: str) -> str:
+    """A name as browsers send it, without what some would type around it."""
+    from urllib.parse import urlsplit
+
+    try:
+        name = urlsplit(given if "://" in given else f"//{given}").hostname
+    except ValueError:
+        name = None
+    if not name:
+        raise fail(f"--allow-host takes a host name such as photos.example.org; got {given!r}")
+    return name
 
 
 def _bundled() -> list[str]:

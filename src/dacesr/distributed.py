@@ -26,7 +26,11 @@ from dacesr.manifest import Manifest, choices
 from dacesr.places import Place, place_of, walk
 from dacesr.raywork import Layout, Worker
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ENVIRONMENT = {  # unless the user says otherwise; the last for what is started here
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning of what Ray is going to change
+    "RAY_worker_niceness": "0",  # 15 otherwise, which starves workers on a busy machine
+}
 
 
 class ClusterError(RuntimeError):
@@ -61,7 +65,7 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         ClusterError: The cluster does not answer, or breaks down.
     """
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     here = {"num_cpus": torch.get_num_threads(), "include_dashboard": False} if address == "local" else {}

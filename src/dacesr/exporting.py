@@ -247,13 +247,13 @@ def _write_onnx(found: _Source, path: Path, tile: int | None, name: str) -> Expo
 
 def _difference_of_file(found: _Source, file: OnnxFile, sizes: tuple[tuple[int, int], ...]) -> float:
     started = session(file, torch.device("cpu"))
-    largest = 0.0
+    differences = []
     for size in sizes:
         inputs = (_picture(*size), *found.others)
         feed = {key: value.numpy() for key, value in zip(INPUTS, inputs, strict=False)}
         outputs = [torch.from_numpy(output) for output in run(started, feed, file.path)]
-        largest = max(largest, _difference(found, inputs, tuple(outputs)))
-    return largest
+        differences.append(_difference(found, inputs, tuple(outputs)))
+    return torch.tensor(differences).max().item()  # of which one that is no number is the largest
 
 
 def _write_program(found: _Source, path: Path, tile: int | None, name: str) -> Exported:
@@ -285,7 +285,7 @@ def _difference(found: _Source, inputs: tuple[Tensor, ...], outputs: tuple[Tenso
     """The largest difference from PyTorch; of outputs beyond 1, as a part of the largest."""
     wanted = found.exact(*inputs)
     pairs = zip(wanted if isinstance(wanted, tuple) else (wanted,), outputs, strict=True)
-    return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)
+    return torch.stack([(a - b).abs().max() / a.abs().max().clamp(min=1) for a, b in pairs]).max().item()
 
 
 def _check(difference: float, name: str) -> None:

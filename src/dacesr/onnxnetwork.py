@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dacesr.config import NetworkConfig, OnnxConfig, RestorerConfig
+from dacesr.memory import is_out_of_memory
 from dacesr.nets.inputs import check_image, reflect_to
 from dacesr.onnxfile import OnnxFile, read_onnx, run, session
 from dacesr.ownfile import own_config, own_kind
@@ -23,6 +24,7 @@ __all__ = ["INPUTS", "OnnxNetwork", "load_onnx"]
 
 INPUTS = ("image", "condition", "window")
 LARGEST_SCALE = 16
+LARGEST_SIDE = 1 << 14  # pixels
 PROBE = 64  # pixels a side of the picture that shows what a foreign network does
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 Window = tuple[float, float, float, float] | Tensor
@@ -74,6 +76,7 @@ class OnnxNetwork(nn.Module):
             (b, 3, scale * h, scale * w), dtype and device of `x`; not clamped.
 
         Raises:
+            CheckpointError: The network gives something else than the picture enlarged by its scale.
             ValueError: `x` is larger or of another shape, lacks its condition, or gradients are wanted.
             MemoryError: Memory ran out.
         """
@@ -88,10 +91,15 @@ class OnnxNetwork(nn.Module):
             )
         if (condition is not None) != (len(self._names) > 1):
             raise ValueError(f"{self.file.path} takes {', '.join(self._names)}: give a condition where it takes one")
-        outputs = [self._picture(x, number, condition, window) for number in range(len(x))]
-        return torch.cat(outputs)[..., : height * self.config.scale, : width * self.config.scale].to(x)
+        scale = self.config.scale
+        wanted = (1, 3, *(scale * side for side in self.size or (height, width)))
+        outputs = [self.picture(x, number, condition, window) for number in range(len(x))]
+        if made := next((tuple(output.shape) for output in outputs if output.shape != wanted), None):
+            raise CheckpointError(f"{self.file.path} should make {wanted} of a picture, and made {made}")
+        return torch.cat(outputs)[..., : height * scale, : width * scale].to(x)
 
-    def _picture(self, x: Tensor, number: int, condition: Tensor | None, window: Window | None) -> Tensor:
+    def picture(self, x: Tensor, number: int, condition: Tensor | None, window: Window | None) -> Tensor:
+        """What the network makes of one of the pictures, whatever its shape, in fp32."""
         height, width = self.size or x.shape[2:]
         image = reflect_to(x[number : number + 1].float(), height, width)
         values = [image]
@@ -105,7 +113,10 @@ class OnnxNetwork(nn.Module):
             name: np.ascontiguousarray(value.cpu().numpy(), self._dtype)
             for name, value in zip(self._names, values, strict=True)
         }
-        return torch.from_numpy(run(self._session(x.device), feed, self.file.path)[0].astype(np.float32, copy=False))
+        output = run(self._session(x.device), feed, self.file.path)[0]
+        if not isinstance(output, np.ndarray) or output.dtype.kind != "f":
+            raise CheckpointError(f"{self.file.path} gives something else than a picture of floating-point numbers")
+        return torch.from_numpy(output.astype(np.float32, copy=False))
 
     def _session(self, device: torch.device) -> Any:
         key = "cpu" if device.type != "cuda" else str(device)
@@ -120,6 +131,8 @@ def _is_picture(given: Any) -> bool:
     if given.type not in DTYPES or len(shape) != 4 or shape[1] not in (3, None) or isinstance(shape[1], str):
         return False
     sides = {isinstance(side, int) for side in shape[2:]}
+    if not all(1 <= side <= LARGEST_SIDE for side in shape[2:] if isinstance(side, int)):
+        return False
     return len(sides) == 1 and (not isinstance(shape[0], int) or shape[0] == 1)
 
 
@@ -141,13 +154,19 @@ def load_onnx(path: Path, kinds: Mapping[str, type[NetworkConfig]]) -> OnnxNetwo
 
 def _foreign(file: OnnxFile) -> OnnxNetwork:
     """A network of others, whose scale is found by showing it a grey picture."""
-    net = OnnxNetwork(file, OnnxConfig(scale=LARGEST_SCALE))  # with which nothing of the output is cut off
-    grey = torch.full((1, 3, *(net.size or (PROBE, PROBE))), 0.5)
-    output = net(grey)
-    shape, scale = tuple(output.shape), output.shape[-1] // grey.shape[3]
-    if not 1 <= scale <= LARGEST_SCALE or shape != (1, 3, scale * grey.shape[2], scale * grey.shape[3]):
+    net = OnnxNetwork(file, OnnxConfig())
+    height, width = net.size or (PROBE, PROBE)
+    try:
+        output = net.picture(torch.full((1, 3, height, width), 0.5), 0, None, None)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{file.path} needs more memory for {width} x {height} pixels than there is") from error
+    shape = tuple(output.shape)
+    scale = shape[-1] // width if shape else 0
+    if not 1 <= scale <= LARGEST_SCALE or shape != (1, 3, scale * height, scale * width):
         raise CheckpointError(
-            f"{file.path} does not enlarge RGB pictures by a whole number: it makes {shape} of {tuple(grey.shape)}"
+            f"{file.path} does not enlarge RGB pictures by a whole number: it makes {shape} of {(1, 3, height, width)}"
         )
     if output.max() > 4:
         raise CheckpointError(f"{file.path} seems to compute with values of 0 to 255, and pictures here are in [0, 1]")

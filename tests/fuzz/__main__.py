@@ -16,6 +16,8 @@ from tests.fuzz.judging import Trial
 from tests.fuzz.properties import property_trials
 from tests.fuzz.trials import Bench, picture_trials, weight_trials
 
+MODULES = ("tests.fuzz.properties", "tests.fuzz.trials")  # of what processes run beside the command
+
 TARGETS: dict[str, Callable[[Random], Iterator[Trial]]] = {
     "images": picture_trials,
     "checkpoints": weight_trials,
@@ -29,7 +31,7 @@ def main() -> int:
     options = _options()
     targets = list(TARGETS) if options.target == "all" else [options.target]
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="dacesr-fuzz-") as folder, Server(Path(folder), ["hypothesis"]) as server:
+    with tempfile.TemporaryDirectory(prefix="dacesr-fuzz-") as folder, Server(Path(folder), MODULES) as server:
         bench = Bench(server, Path(folder))
         if options.replay:
             return _replay(bench, options.replay)

@@ -137,4 +137,4 @@ def test_limits_are_handed_on(started):
     limits = options["limits"]
     assert (limits.waiting, limits.upload_bytes, limits.pixels, limits.result_pixels) == (3, 5 << 20, 1000, 16000)
     assert (limits.seconds, options["workers"]) == (7, 2)
-    assert options["hosts"] == ["a.example", "127.0.0.1"]
+    assert (options["allowed"], options["host"]) == (["a.example"], "127.0.0.1")

@@ -33,6 +33,7 @@ def create_app(
     auth: tuple[str, str] | None = None,
     page: bool = True,
     hosts: Iterable[str] = (),
+    origins: Iterable[str] = (),
 ) -> FastAPI:
     """The application: the API below /api and, if wanted, the web page at /.
 
@@ -41,6 +42,7 @@ def create_app(
         auth: User and password that every request has to give (HTTP Basic).
         page: Whether the page is there.
         hosts: Names that the server answers to, besides IP addresses and localhost.
+        origins: Hosts whose pages may use the server, besides its own page.
     """
     app = FastAPI(title="dacesr", openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/api", _Api(service).app)
@@ -50,7 +52,11 @@ def create_app(
 
         app = add_page(app, service)
     app.add_middleware(
-        Guard, auth=auth, hosts=tuple(hosts), page_upload_bytes=PAGE_UPLOADS * service.limits.upload_bytes
+        Guard,
+        auth=auth,
+        hosts=tuple(hosts),
+        origins=tuple(origins),
+        page_upload_bytes=PAGE_UPLOADS * service.limits.upload_bytes,
     )
     return app
 

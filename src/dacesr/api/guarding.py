@@ -1,8 +1,10 @@
 """What stands before the page and the API: host names, origins, a password, sizes of bodies, headers for browsers."""
 
+import asyncio
 import base64
 import binascii
 import ipaddress
+import math
 import secrets
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dacesr.api.answers import refused
+from dacesr.api.receiving import IDLE_SECONDS
 
 SMALL_BODY = 1 << 20  # bytes of what is no upload
 
@@ -23,8 +26,8 @@ SECURITY_HEADERS = {
 }
 
 
-class _TooLarge(Exception):
-    """A body has more bytes than allowed."""
+class _Refused(Exception):
+    """A body has more bytes than allowed, or does not come."""
 
 
 class Guard:
@@ -41,6 +44,7 @@ class Guard:
         *,
         auth: tuple[str, str] | None = None,
         hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
         page_upload_bytes: int,
     ) -> None:
         """Stand before an application.
@@ -49,11 +53,12 @@ class Guard:
             app: The application.
             auth: User and password that every request has to give (HTTP Basic).
             hosts: Names by which the server is known, besides IP addresses and localhost.
+            origins: Hosts whose pages may use the server at any port, besides its own page.
             page_upload_bytes: Of one upload to the page; the API counts for itself.
         """
         self._app = app
         self._secret = None if auth is None else ":".join(auth).encode()
-        self._hosts = {host.lower().rstrip(".") for host in hosts}
+        self._hosts, self._origins = ({name.lower().rstrip(".") for name in names} for names in (hosts, origins))
         self._page_upload_bytes = page_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,33 +110,43 @@ class Guard:
         if origin is not None:
             return (
                 _place(urlsplit(origin).netloc) != _place(host)
-                and _hostname(urlsplit(origin).netloc) not in self._hosts
+                and _hostname(urlsplit(origin).netloc) not in self._origins
             )
         crosses = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         return crosses and scope.get("method", "GET") not in ("GET", "HEAD")
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, refusing a body that is too large once it is known to be."""
-        most = self._page_upload_bytes if scope["path"].rstrip("/").endswith("/upload") else SMALL_BODY
+        """Run the application, refusing a body that is too large or too slow once it is known to be."""
+        is_upload = scope["path"].rstrip("/").endswith("/upload")
+        most = self._page_upload_bytes if is_upload else SMALL_BODY
         announced = Headers(scope=scope).get("content-length", "0")
-        sentence = f"the request has more than the {most / (1 << 20):g} MB allowed"
+        too_large = "too_large", f"the request has more than the {most / (1 << 20):g} MB allowed"
         if not announced.isascii() or not announced.isdigit() or int(announced) > most:
-            await refused("too_large", sentence)(scope, receive, send)
+            await refused(*too_large)(scope, receive, send)
             return
-        size, started, exceeded = 0, False, False
+        clock = asyncio.get_running_loop().time
+        end = math.inf if is_upload else clock() + IDLE_SECONDS
+        size, started, more = 0, False, True
+        refusal: tuple[str, str] | None = None
 
         async def counted() -> Message:
-            nonlocal size, exceeded
-            message = await receive()
+            nonlocal size, more, refusal
+            try:
+                async with asyncio.timeout_at(min(end, clock() + IDLE_SECONDS) if more else None):
+                    message = await receive()
+            except TimeoutError as error:
+                refusal = "upload_timeout", "the request took too long to arrive: try again"
+                raise _Refused from error
+            more = message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > most:
-                exceeded = True
-                raise _TooLarge
+                refusal = too_large
+                raise _Refused
             return message
 
         async def noticed(message: Message) -> None:
             nonlocal started
-            if exceeded:  # the application's own answer to an error that it does not know
+            if refusal:  # the application's own answer to an error that it does not know
                 return
             started = True
             await send(message)
@@ -139,10 +154,10 @@ class Guard:
         try:
             await self._app(scope, counted, noticed)
         except Exception:
-            if not exceeded:
+            if not refusal:
                 raise
-        if exceeded and not started:
-            await refused("too_large", sentence)(scope, receive, send)
+        if refusal and not started:
+            await refused(*refusal)(scope, receive, send)
 
 
 def _with_headers(send: Send, no_store: bool) -> Send:

@@ -1,6 +1,5 @@
-"""The models that a service offers: known to clients by their names alone, each loaded by the first who wants it."""
+"""The models that a service offers: known to clients by their names alone, each loaded once."""
 
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Offered:
         device: str | torch.device = "cpu",
         precision: Precision = "auto",
     ) -> None:
-        """Name them; the first is loaded.
+        """Name and load them.
 
         Args:
             sources: What `Upscaler.load` takes.
@@ -35,18 +34,18 @@ class Offered:
             precision: Of the arithmetic.
 
         Raises:
-            ValueError: There is none, two have one name, or the first cannot be loaded.
+            ValueError: There is none, two have one name, or one cannot be loaded.
         """
         self._sources = _named(sources)
         if not self._sources:
             raise ValueError("a service needs at least one model; got none")
         self.names = tuple(self._sources)
         self.warnings = Sentences()
-        self._device = device
-        self._precision: Precision = precision
-        self._loaded: dict[str, Upscaler] = {}
-        self._loading = threading.Lock()
-        self.load(None).prepare()
+        self._loaded = {
+            name: Upscaler.load(source, device=device, precision=precision, warn=self.warnings)
+            for name, source in self._sources.items()
+        }
+        self.of(None).prepare()
 
     def name(self, wanted: str | None) -> str:
         """The name that a wish stands for.
@@ -59,20 +58,13 @@ class Offered:
             raise Refusal("unknown_model", f"there is no model {name[:40]!r} here; there are {', '.join(self.names)}")
         return name
 
-    def load(self, wanted: str | None) -> Upscaler:
+    def of(self, wanted: str | None) -> Upscaler:
         """A model.
 
         Raises:
             Refusal: There is no such model.
-            ValueError: It cannot be loaded.
         """
-        name = self.name(wanted)
-        with self._loading:
-            if name not in self._loaded:
-                self._loaded[name] = Upscaler.load(
-                    self._sources[name], device=self._device, precision=self._precision, warn=self.warnings
-                )
-            return self._loaded[name]
+        return self._loaded[self.name(wanted)]
 
     def public(self, sentence: object) -> str:
         """A sentence that calls models by their names, whatever their files are."""

@@ -48,7 +48,7 @@ class Service:
         device: str | torch.device = "cpu",
         precision: Precision = "auto",
     ) -> None:
-        """Load the first model, and start.
+        """Load the models, and start.
 
         Args:
             models: What `Upscaler.load` takes; the only ones that clients may name.
@@ -58,7 +58,7 @@ class Service:
             precision: Of the arithmetic.
 
         Raises:
-            ValueError: No model, no worker, two models of one name, or the first model cannot be loaded.
+            ValueError: No model, no worker, two models of one name, or one cannot be loaded.
         """
         if workers < 1:
             raise ValueError(f"a service needs at least one worker; got {workers}")
@@ -76,13 +76,12 @@ class Service:
         self._pool = ThreadPoolExecutor(workers, "upscale", initializer=torch.set_num_threads, initargs=(share,))
 
     def upscaler(self, model: str | None) -> Upscaler:
-        """A model, loaded by the first who wants it.
+        """A model.
 
         Raises:
             Refusal: It is none of `models`.
-            ValueError: It cannot be loaded.
         """
-        return self._offered.load(model)
+        return self._offered.of(model)
 
     def submit(self, source: Path, name: str, wish: Wish, *, room: Room, watch: Watch | None = None) -> Ticket:
         """Accept a picture.
@@ -219,7 +218,7 @@ class Service:
         except Refusal as error:
             refusal = error
         except UpscaleError as error:
-            refusal = Refusal("internal", self._offered.public(error))
+            refusal = Refusal("internal", self._told(ticket, error))
         except (ValueError, OSError) as error:
             refusal = self._explained(ticket, error)
         except Exception:
@@ -257,14 +256,18 @@ class Service:
         )
         return Outcome(
             path=ticket.target,
-            name=result_name(ticket.name, FORMATS[ticket.format].extensions[0]),
+            name=_result_name(ticket),
             format=ticket.format,
             input_size=ticket.size,
             output_size=size,
             seconds=time.monotonic() - began,
             model=self._offered.name(wish.model),
-            warnings=tuple(map(self._offered.public, self._offered.warnings.take())),
+            warnings=tuple(self._told(ticket, sentence) for sentence in self._offered.warnings.take()),
         )
+
+    def _told(self, ticket: Ticket, sentence: object) -> str:
+        """A sentence for the client, who knows neither the files of the models nor the room."""
+        return self._offered.public(sentence).replace(str(ticket.target), _result_name(ticket))
 
     def _check(self, ticket: Ticket, began: float) -> None:
         """Refuse to go on where nobody waits any more, or it takes too long."""
@@ -284,3 +287,7 @@ class Service:
             return Refusal("bad_picture", str(error))
         _LOG.error("upscaling %s failed: %s", ticket.name, error)
         return Refusal("internal", f"{ticket.name} could not be enlarged, by no fault of its own")
+
+
+def _result_name(ticket: Ticket) -> str:
+    return result_name(ticket.name, FORMATS[ticket.format].extensions[0])

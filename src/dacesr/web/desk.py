@@ -71,19 +71,22 @@ class Desk:
             return advised
         return "default" if advised == DEFAULT_WEIGHTS and "default" in names else None
 
-    async def strength(self, model: str | None) -> float | None:
+    def strength(self, model: str | None) -> float | None:
         """The default strength of a model; None where there is nothing to choose.
 
         Raises:
-            Refusal: There is no such model, or it cannot be loaded.
+            Refusal: There is no such model.
         """
-        try:
-            return (await asyncio.to_thread(self.service.upscaler, model)).strength
-        except ValueError as error:
-            raise Refusal("internal", f"the model {model} cannot be loaded") from error
+        return self.service.upscaler(model).strength
 
     async def example(self, number: int, request: gr.Request) -> str:
-        """A copy of an example in the visit's folder, as gradio wants its path."""
+        """A copy of an example in the visit's folder, as gradio wants its path.
+
+        Raises:
+            Refusal: The page's files take all the space they may.
+        """
+        if self.visits.space() <= 0:
+            raise Refusal("busy", "the server holds as many files as it may; try again later")
         path = examples()[number % len(examples())]
         visit = self.visit(request)
         room = self.visits.rooms.make()

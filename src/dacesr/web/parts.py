@@ -144,22 +144,25 @@ class Parts:
     async def on_example(self, event: gr.EventData, request: gr.Request) -> list[str]:
         """An example is to be tried."""
         number = event._data.get("number") if isinstance(event._data, dict) else None
-        return [await self._desk.example(number if isinstance(number, int) else 0, request)]
+        try:
+            return [await self._desk.example(number if isinstance(number, int) else 0, request)]
+        except Refusal as refusal:
+            raise _error(refusal) from refusal
 
     async def on_advice(self, advice: tuple[str, float | None] | None) -> Changes:
         """Set model and strength as advised."""
         model, strength = advice or (None, None)
         if model is None:
             return {self.model: gr.skip()}
-        return {self.model: model, self.strength: _slider(await self._strength(model), strength)}
+        return {self.model: model, self.strength: _slider(self._strength(model), strength)}
 
     async def on_model(self, model: Any) -> Changes:
         """Another model: it may have a strength or not."""
-        return {self.strength: _slider(await self._strength(model), None)}
+        return {self.strength: _slider(self._strength(model), None)}
 
-    async def _strength(self, model: Any) -> float | None:
+    def _strength(self, model: Any) -> float | None:
         try:
-            return await self._desk.strength(model if isinstance(model, str) else None)
+            return self._desk.strength(model if isinstance(model, str) else None)
         except Refusal as refusal:
             raise _error(refusal) from refusal
 
@@ -190,7 +193,7 @@ class Parts:
             uploads = self._desk.arrived(files, request)
             if not uploads:
                 raise Refusal("bad_request", "choose a picture first")
-            takes_strength = await self._desk.strength(model if isinstance(model, str) else None) is not None
+            takes_strength = self._desk.strength(model if isinstance(model, str) else None) is not None
             wish = wish_of(
                 model=model,
                 scale=_SIZES.get(size) if isinstance(size, str) else None,

@@ -3,6 +3,7 @@
 Screens get sRGB of 8 bits; what is transparent lies over white.
 """
 
+import sys
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyvips
 from torch import Tensor
 from torch.nn import functional as F
 
-from dacesr.image import Picture, resize
+from dacesr.image import Picture, open_picture, resize
 from dacesr.metadata import Metadata
 from dacesr.tiling import Span, Tile
 
@@ -115,21 +116,25 @@ def compare(picture: Picture, result: Path, folder: Path, *, longest: int = COMP
         The two files.
 
     Raises:
-        ImageError: The input cannot be decoded.
+        ImageError: The input or the result cannot be decoded.
         OSError: The files cannot be read or written.
     """
     before, after = folder / "before.jpg", folder / "after.jpg"
     try:
-        source = pyvips.Source.new_from_file(str(result))  # a path given to a loader may not hold [ and ]
-        own = pyvips.Image.new_from_source(source, "", access="sequential")
-        width, height = fitted((own.width, own.height), longest)
-        _save(_reduced(result, width, height), after)
-        said = picture.metadata.only_profile() if picture.metadata.profile else None
-        colour = _to_screen(_eight_bits(picture.colour, picture), said)
-        _save(_over_white(resize(colour, width, height), _alpha(picture, width, height)), before)
+        made = open_picture(result, max_pixels=sys.maxsize)
+        width, height = fitted((made.width, made.height), longest)
+        decoded = made.format in ("bmp", "ppm")  # which libvips does not read
+        _save(_resized(made, width, height) if decoded else _reduced(result, width, height), after)
+        _save(_resized(picture, width, height), before)
     except pyvips.Error as error:
         raise OSError(f"{result.name} cannot be shown: {error}") from error
     return before, after
+
+
+def _resized(picture: Picture, width: int, height: int) -> pyvips.Image:
+    said = picture.metadata.only_profile() if picture.metadata.profile else None
+    colour = _to_screen(_eight_bits(picture.colour, picture), said)
+    return _over_white(resize(colour, width, height), _alpha(picture, width, height))
 
 
 def _reduced(result: Path, width: int, height: int) -> pyvips.Image:

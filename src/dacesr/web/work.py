@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import math
+import sys
 import zipfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -17,6 +19,8 @@ from dacesr.serving.tickets import Outcome, Status, Ticket
 from dacesr.serving.wishes import Refusal, Wish
 from dacesr.web.preview import Preview, compare
 from dacesr.web.visits import Result, Upload, Visit, Visits
+
+_LOG = logging.getLogger(__name__)
 
 _EVERY = 0.3  # seconds from one look to the next
 _AGAIN = 1.0  # and to the next try where too many pictures wait
@@ -61,6 +65,9 @@ async def work_through(
             yield replace(step, refused=refusal)
             if refusal.code in ("cancelled", "closing"):
                 return
+        except Exception:
+            _LOG.exception("showing %s failed", upload.name)
+            yield replace(step, refused=Refusal("internal", f"{upload.name} failed in a way that should not happen"))
 
 
 async def _one(service: Service, visits: Visits, visit: Visit, upload: Upload, wish: Wish) -> AsyncGenerator[Step]:
@@ -136,10 +143,7 @@ def _prepare(service: Service, source: Path, name: str, wish: Wish) -> Preview:
     Raises:
         Refusal: It cannot be decoded or is too large, or there is no such model.
     """
-    try:
-        scale = service.upscaler(wish.model).scale
-    except ValueError as error:
-        raise Refusal("internal", f"the model {wish.model} cannot be loaded: tell whoever runs this server") from error
+    scale = service.upscaler(wish.model).scale
     try:
         picture = open_picture(source, name=name, max_pixels=service.limits.pixels)
         return Preview(picture, wish.size_of(picture, scale))
@@ -158,9 +162,10 @@ def _finished(ticket: Ticket, room: Room, source: Path) -> Result:
     """
     outcome, path = collect(ticket, room)
     try:
-        before, after = compare(open_picture(source), path, room.path)
-    except OSError as error:
-        raise Refusal("internal", f"{ticket.name} cannot be shown: {error.strerror or error}") from error
+        before, after = compare(open_picture(source, max_pixels=sys.maxsize), path, room.path)
+    except (OSError, ImageError) as error:
+        _LOG.error("showing %s failed: %s", ticket.name, error)
+        raise Refusal("internal", f"{ticket.name} cannot be shown, by no fault of its own") from error
     return Result(outcome.name, source, path, before, after, outcome)
 
 
