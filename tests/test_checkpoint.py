@@ -389,6 +389,7 @@ def _tar() -> bytes:
         (bytes(range(256)) * 4, "unknown kind"),
         (_zip(["report/word.xml", "a.txt"]), "zip archive of other files"),
         (_zip(["a/code/x.py", "a/data.pkl", "a/constants.pkl"]), "TorchScript"),
+        (_zip(["archive/models/model.json", "archive/archive_format"]), "a program of torch.export"),
         (_tar(), "a tar archive"),
         (b"\x1f\x8b\x08\0\0\0\0\0", "compressed archive"),
         (struct.pack("<Q", 2**20) + b"{" + b"x" * 100, "truncated or damaged"),

@@ -198,6 +198,7 @@ def test_an_ended_run_leaves_whole_files_or_none(bilinear_file, tmp_path, number
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert "Traceback" not in said
+    assert ("interrupted; whole outputs are kept" in said) == (code == 130)
     for path in out.iterdir():  # hidden parts would be listed too
         assert loaded(path).size == (3600, 3600)
 

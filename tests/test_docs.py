@@ -74,6 +74,7 @@ NOT_RUN = {  # commands of dacesr that are parsed only: how they begin, and why
     "dacesr analyze attribution photo.jpg -o out --condition attributed": "it takes a quarter of a minute",
 }
 NEEDS = {  # words of commands of dacesr that are parsed only, and why
+    "ray": "it starts Ray; tests of its own do",
     "ram_swin_large_14m.pth": "the authors' RAM is a release file of gigabytes",
     "ram.pth": "the authors' RAM is a release file of gigabytes",
     "released.pth": "the authors' DACESR is a release file",
@@ -150,6 +151,7 @@ OTHERS: dict[str, tuple[str, Callable[[list[str]], None]]] = {  # other programs
     "pipx": ("it needs a network", _pip),
     "make": ("it installs", _make),
     "python": ("what it runs takes minutes, or has tests of its own", _python),
+    "python3": ("it makes an environment", _python),
     "docker": ("it needs a daemon", _docker),
     "torchrun": ("it needs several GPUs", _launcher),
     "accelerate": ("it needs several GPUs", _launcher),

@@ -185,6 +185,14 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("dacesr", "on
     assert (torch.load(folder / "output.pt") - wanted).abs().max() < 1e-5
 
 
+def test_an_extractor_as_a_program(folder: Path, tmp_path: Path) -> None:
+    export_model(folder / "eye.safetensors", tmp_path / "eye.pt2", format="torch", tile=40)
+    wanted = load_extractor(folder / "eye.safetensors").recognise(picture(40, 40))
+    tokens, logits = torch.export.load(tmp_path / "eye.pt2").module()(picture(40, 40))
+    assert (tokens - wanted.tokens).abs().max() < 1e-4
+    assert (logits - wanted.logits).abs().max() < 1e-4
+
+
 def test_the_documented_program_without_dacesr(folder: Path, tmp_path: Path) -> None:
     code = next(
         block
@@ -250,10 +258,22 @@ def test_what_differs_from_pytorch_is_not_written(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == [weights]
 
 
+@pytest.mark.parametrize(("format", "name"), [("onnx", "net.onnx"), ("torch", "net.pt2")])
+def test_what_gives_no_numbers_is_not_written(tmp_path: Path, format: exporting.Format, name: str) -> None:
+    net = SRVGGNetCompact(SRVGGConfig(num_feat=8, num_conv=1, scale=2))
+    with torch.no_grad():
+        net.body[0].bias.fill_(torch.nan)
+    save_restorer(tmp_path / "net.safetensors", net)
+    with pytest.raises(ValueError, match=r"\(nan\): nothing is written"):
+        export_model(tmp_path / "net.safetensors", tmp_path / name, format=format, tile=8)
+    assert not (tmp_path / name).exists()
+
+
 def test_calls_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
     cases = [
         (("dynamic.onnx", "a.onnx"), {}, "an ONNX file already"),
         (("net.safetensors", "a.pt"), {}, r"ends in \.onnx"),
+        (("net.safetensors", "a.onnx"), {"format": "torch"}, "no ONNX file: take .pt2"),
         (("net.safetensors", "a.onnx"), {"tile": 0}, "1 to 16384 pixels a side; got 0"),
         (("eye.safetensors", "a.onnx"), {"tile": 7}, "8 to 16384 pixels a side; got 7"),
         (("eye.safetensors", "a.onnx"), {"strength": 0.5}, "is an extractor"),

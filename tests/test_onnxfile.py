@@ -89,7 +89,24 @@ def test_networks_that_are_not_for_pictures(tmp_path: Path) -> None:
     gray = helper.make_node("Identity", ["picture"], ["big"])
     flat = helper.make_node("ReduceMean", ["picture"], ["big"])
     bright = helper.make_node("Mul", ["picture", "seven"], ["big"])
+    cast = helper.make_node("Cast", ["picture"], ["big"], to=TensorProto.STRING)
+    vector = helper.make_node("Flatten", ["picture"], ["big"])
+    row = model([helper.make_node("SequenceConstruct", ["picture"], ["big"])])
+    row.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("big", TensorProto.FLOAT, None))
+    text = model([cast])
+    text.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    memory = numpy_helper.from_array(np.array([1 << 40]), "memory")
+    large = [
+        helper.make_node("ConstantOfShape", ["memory"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["big"]),
+    ]
     cases = [
+        (row, "gives something else than a picture"),
+        (text, "gives something else than a picture"),
+        (model([vector]), r"does not enlarge RGB pictures by a whole number: it makes \(1, 12288\)"),
+        (model(large, tensors=(memory,)), "needs more memory for 64 x 64 pixels than there is"),
+        (enlarging(shape=(1, 3, 0, 8)), "does not take a picture"),
+        (enlarging(shape=(1, 3, 1 << 40, 1 << 40)), "does not take a picture"),
         (model([gray], shape=("n", 1, "h", "w")), "does not take a picture"),
         (model([gray], shape=(4, 3, "h", "w")), "does not take a picture"),
         (model([gray], kind=TensorProto.UINT8), "does not take a picture"),
@@ -159,6 +176,19 @@ def test_an_own_file_must_be_what_it_says(tmp_path: Path) -> None:
         helper.set_model_props(made, header)
         with pytest.raises(CheckpointError, match=said):
             load_restorer(written(tmp_path / "own.onnx", made))
+
+
+def test_what_is_not_enlarged_by_the_scale_is_refused(tmp_path: Path) -> None:
+    made = enlarging(3)
+    helper.set_model_props(made, {"dacesr_format": "1", "kind": "restorer", "config": '{"modulation": "none"}'})
+    with pytest.raises(CheckpointError, match=r"should make \(1, 3, 32, 48\) of a picture, and made \(1, 3, 24, 36\)"):
+        load_restorer(written(tmp_path / "own.onnx", made))(torch.zeros(1, 3, 8, 12))
+    size = numpy_helper.from_array(np.array([1, 3, 128, 128]), "size")
+    node = helper.make_node("Resize", ["picture", "", "", "size"], ["big"], mode="nearest")
+    net = load_restorer(written(tmp_path / "others.onnx", model([node], tensors=(size,))))
+    assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 128, 128)
+    with pytest.raises(CheckpointError, match=r"and made \(1, 3, 128, 128\)"):
+        net(torch.zeros(1, 3, 8, 12))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

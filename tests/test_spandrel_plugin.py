@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from spandrel_stand_in import ArchRegistry, ModelLoader, ModelTiling, install_stand_in
 
 from dacesr import spandrel_plugin
-from dacesr.checkpoint import CheckpointError, load_restorer
+from dacesr.checkpoint import CheckpointError, load_restorer, save_restorer
 from dacesr.conditioning import load_guided
+from dacesr.config import SRVGGConfig
+from dacesr.nets.baselines import SRVGGNetCompact
 from dacesr.spandrel_plugin import ID, install, save
 
 
@@ -50,6 +52,18 @@ def test_a_network_alone(tmp_path: Path, bilinear_file: Path, monkeypatch: pytes
     assert (model.tags, model.tiling) == (["restorer"], ModelTiling.SUPPORTED)
     with pytest.raises(LookupError):
         ModelLoader(own).load_from_file(bilinear_file)  # has its config in a header that spandrel never sees
+
+
+def test_a_network_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = install_stand_in(monkeypatch)
+    install()
+    net = SRVGGNetCompact(SRVGGConfig(num_feat=8, num_conv=1, scale=2))
+    save_restorer(tmp_path / "compact.safetensors", net)
+    save(tmp_path / "compact.safetensors", tmp_path / "spandrel.safetensors")
+    model = ModelLoader(registry).load_from_file(tmp_path / "spandrel.safetensors")
+    x = torch.rand(1, 3, 5, 7)
+    with torch.no_grad():
+        assert torch.equal(model(x), net(x).clamp(0, 1))
 
 
 def test_damaged_files_are_one_sentence(tmp_path: Path, bilinear_file: Path) -> None:

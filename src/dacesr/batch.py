@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dacesr.inference import Upscaler
 from dacesr.jobs import Job
-from dacesr.making import Maker, Result, Sentences, Stopped, attempt
+from dacesr.making import Maker, Result, Stopped, attempt
 
-__all__ = ["Batch", "Sentences", "Telling", "report", "shares", "use_threads"]
+__all__ = ["Batch", "Telling", "report", "shares", "use_threads"]
 
 
 class Telling:

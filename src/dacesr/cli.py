@@ -38,6 +38,8 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="dacesr",
     cls=_Commands,
@@ -177,9 +179,10 @@ def main() -> None:
     _wait_briefly()
     try:
         app()
-    except KeyboardInterrupt:
-        warn("interrupted; whole outputs are kept, the others were not written")
-        sys.exit(130)
+    except SystemExit as exit:  # typer makes one of Ctrl-C
+        if exit.code == INTERRUPTED:
+            warn("interrupted; whole outputs are kept, the others were not written")
+        raise
     except (MemoryError, RuntimeError) as error:
         from dacesr.memory import is_out_of_memory
 

@@ -28,7 +28,7 @@ from dacesr.config import RestorerConfig, TaggerConfig
 from dacesr.nets.extractor import SMALLEST, Extractor
 from dacesr.nets.portable import PortableExtractor, portable
 from dacesr.onnxfile import OnnxFile, check_onnx, is_onnx, needed, run, session, with_header
-from dacesr.onnxnetwork import INPUTS
+from dacesr.onnxnetwork import INPUTS, LARGEST_SIDE
 from dacesr.onnxscan import DOMAIN, NAME, scan_function
 from dacesr.ownfile import FORMAT, RESERVED
 from dacesr.pairing import FIELDS, at_strength
@@ -41,7 +41,6 @@ Format = Literal["onnx", "torch"]
 
 OPSET = 18
 TILE = 128  # pixels a side, where a program needs some and none are asked for
-LARGEST = 1 << 14  # pixels a side of a dynamic size
 TRIED = ((40, 56), (57, 33))  # sizes at which a file for any size is checked
 TOLERANCE = 1e-3  # times the largest output, or 1
 
@@ -125,6 +124,8 @@ def export_model(
         raise CheckpointError(f"{path} is an ONNX file already: export the weights that it was made from")
     if format == "onnx" and not is_onnx(Path(destination)):
         raise ValueError(f"the name of an ONNX file ends in .onnx, and that of {os.fspath(destination)} doesn't")
+    if format == "torch" and is_onnx(Path(destination)):
+        raise ValueError(f"{os.fspath(destination)} would be a program of torch.export, and no ONNX file: take .pt2")
     if not Path(destination).absolute().parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", os.fspath(destination))
     if is_adapter(path) or isinstance(describe(source).config, TaggerConfig):
@@ -135,8 +136,8 @@ def export_model(
         found = _network(source, path, strength, extractor, format)
     if format == "torch" and tile is None:
         tile = TILE
-    if tile is not None and not found.least <= tile <= LARGEST:
-        raise ValueError(f"a tile has {found.least} to {LARGEST} pixels a side; got {tile}")
+    if tile is not None and not found.least <= tile <= LARGEST_SIDE:
+        raise ValueError(f"a tile has {found.least} to {LARGEST_SIDE} pixels a side; got {tile}")
     found.header.update({"tile": "dynamic" if tile is None else str(tile), "dacesr_version": version("dacesr")})
     with torch.no_grad():
         write = {"onnx": _write_onnx, "torch": _write_program}[format]
@@ -214,7 +215,7 @@ def _write_onnx(found: _Source, path: Path, tile: int | None, name: str) -> Expo
     dynamic = None
     if tile is None:
         sides = {
-            number + 2: torch.export.Dim(side, min=found.least + 1, max=LARGEST)
+            number + 2: torch.export.Dim(side, min=found.least + 1, max=LARGEST_SIDE)
             for number, side in enumerate(("height", "width"))
         }
         dynamic = (sides, *[None] * len(found.others))

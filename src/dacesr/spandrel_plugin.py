@@ -124,7 +124,7 @@ def install(registry: Any = None) -> None:
         """Files that `dacesr.spandrel_plugin.save` wrote."""
 
         def __init__(self) -> None:
-            super().__init__(id=ID, name="DACESR", detect=KeyCondition.has_all(HEADER, "net.conv_first.weight"))
+            super().__init__(id=ID, name="DACESR", detect=KeyCondition.has_all(HEADER))
 
         def load(self, state_dict: dict[str, Tensor]) -> Any:
             guided = read(state_dict)

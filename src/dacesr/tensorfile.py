@@ -137,6 +137,10 @@ def _check_zip(path: Path) -> bool:
         raise CheckpointError(f"{path} is a TorchScript archive, a program; the checkpoint it was made from is needed")
     if any(name.endswith(".npy") for name in names):
         raise CheckpointError(f"{path} is a NumPy archive, not a checkpoint")
+    if "archive_format" in names and any(name.startswith("models/") for name in names):
+        raise CheckpointError(
+            f"{path} is a program of torch.export, not a checkpoint: the weights that it was made from are needed"
+        )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path} is a zip archive of other files, not a checkpoint; if one is inside, unpack it")
     return stored

@@ -92,6 +92,7 @@ def test_a_port_that_is_taken(tiny):
         (["--host", "no such name"], "cannot listen at no such name"),
         (["--auth", "me"], "a user and a password with a colon between them"),
         (["--auth", ":secret"], "a user and a password with a colon between them"),
+        (["--allow-host", "https://"], "--allow-host takes a host name such as photos.example.org; got 'https://'"),
         (["-n", "nothing.pth"], "nothing.pth does not exist"),
     ],
 )
@@ -132,9 +133,10 @@ def test_an_open_door_is_warned_of(started):
 
 def test_limits_are_handed_on(started):
     flags = ["--queue", 3, "--workers", 2, "--max-upload", 5, "--max-pixels", 1000, "--max-seconds", 7]
-    assert call("--port", 0, "--allow-host", "a.example", *flags).exit_code == 0
+    names = ["--allow-host", "a.example", "--allow-host", "https://b.example:8443/x", "--allow-host", "C.example:80"]
+    assert call("--port", 0, *names, *flags).exit_code == 0
     options = started[0][1]
     limits = options["limits"]
     assert (limits.waiting, limits.upload_bytes, limits.pixels, limits.result_pixels) == (3, 5 << 20, 1000, 16000)
     assert (limits.seconds, options["workers"]) == (7, 2)
-    assert (options["allowed"], options["host"]) == (["a.example"], "127.0.0.1")
+    assert (options["allowed"], options["host"]) == (["a.example", "b.example", "c.example"], "127.0.0.1")

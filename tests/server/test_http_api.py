@@ -18,7 +18,7 @@ from PIL import Image
 from test_service import Gate
 
 from dacesr import Upscaler
-from dacesr.api import answers, create_app, receiving
+from dacesr.api import answers, create_app, guarding, receiving
 from dacesr.api.guarding import Guard
 from dacesr.api.listening import Listener, address_of, bind
 from dacesr.serving.service import Service
@@ -299,7 +299,7 @@ def test_a_client_that_leaves_frees_its_worker(server, photo, monkeypatch):
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_client_that_breaks_a_download_off(server, photo, monkeypatch, stays):
-    monkeypatch.setattr(answers, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr("dacesr.api.listening.STALLED_SECONDS", 0.3)
     png = photo("big.png", (200, 200)).read_bytes()
     with server.line() as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -308,6 +308,7 @@ def test_a_client_that_breaks_a_download_off(server, photo, monkeypatch, stays):
         assert list(server.service.rooms.path.iterdir())
         if stays:
             assert eventually(lambda: list(server.service.rooms.path.iterdir()) == [])
+            assert eventually(lambda: not server._listener.server_state.connections)
 
 
 def test_places_are_given_back(server, photo):
@@ -429,7 +430,8 @@ def test_a_link_from_another_site_may_be_followed(server):
 
 
 def test_a_password_and_a_host_of_its_own(tiny):
-    running = Running(Service([str(tiny)]), auth=("me", "pass:wörd"), hosts=["photos.example.org"])
+    hosts = ["photos.example.org", "127.0.0.1"]
+    running = Running(Service([str(tiny)]), auth=("me", "pass:wörd"), hosts=hosts, origins=["friends.example.org"])
     try:
         for auth in (None, ("me", "password"), ("you", "pass:wörd"), ("", "")):
             answer = running.ask("GET", "/api/health", auth=auth)
@@ -441,6 +443,9 @@ def test_a_password_and_a_host_of_its_own(tiny):
         good = httpx.BasicAuth(b"me", "pass:wörd".encode())
         named = {"Host": "photos.example.org", "Origin": "https://photos.example.org"}
         assert running.ask("GET", "/api/health", auth=good, headers=named).status_code == 200
+        for origin, code in (("friends.example.org", 200), ("127.0.0.1:1", 403), ("photos.example.org:1", 403)):
+            answer = running.ask("GET", "/api/health", auth=good, headers={"Origin": f"http://{origin}"})
+            assert answer.status_code == code
     finally:
         running.close()
 
@@ -497,6 +502,42 @@ def test_bodies_for_the_page_are_bounded_too():
             ]
 
     assert asyncio.run(ask()) == [200, 413, 413, 413, 200]
+
+
+def test_bodies_for_the_page_that_do_not_come_are_given_up(monkeypatch):
+    monkeypatch.setattr(guarding, "IDLE_SECONDS", 0.1)
+
+    async def reads_all(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await asyncio.sleep(0.2)
+        with pytest.raises(TimeoutError):  # it is there: whoever waits for the client to leave may do so for long
+            await asyncio.wait_for(receive(), 0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async def ask(path, pause, count):
+        left, said = count, []
+
+        async def receive():
+            nonlocal left
+            if left:
+                left -= 1
+                await asyncio.sleep(pause)
+                return {"type": "http.request", "body": b"x", "more_body": left > 0}
+            await asyncio.Event().wait()
+
+        async def send(message):
+            said.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", b"localhost")]}
+        await guarding.Guard(reads_all, page_upload_bytes=100)(scope, receive, send)
+        return said[0]["status"]
+
+    assert asyncio.run(ask("/gradio_api/upload", 0, 3)) == 200
+    assert asyncio.run(ask("/gradio_api/upload", 0.06, 3)) == 200
+    assert asyncio.run(ask("/gradio_api/upload", 1, 3)) == 408
+    assert asyncio.run(ask("/gradio_api/queue/join", 0.06, 3)) == 408
 
 
 def test_many_clients_at_once(tiny, monkeypatch):

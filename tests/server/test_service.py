@@ -238,7 +238,15 @@ def test_models_have_names_of_their_own(tiny, tmp_path):
     with pytest.raises(ValueError, match="at least one worker; got 0"):
         Service([str(tiny)], workers=0)
     with pytest.raises(ValueError, match=r"nothing\.pth does not exist"):
-        Service(["nothing.pth"])
+        Service([str(tiny), "nothing.pth"])
+
+
+def test_warnings_name_the_result_and_no_folder(serving, tmp_path):
+    service = serving()
+    Image.new("RGBA", (16, 16), (255, 0, 0, 100)).save(tmp_path / "a.png")
+    (warning,) = submit(service, tmp_path / "a.png", Wish(format="jpg")).future.result(20).warnings
+    assert warning.startswith("a_x4.jpg: JPEG has no transparency")
+    assert str(service.rooms.path) not in warning
 
 
 def test_what_is_left_is_told_by_the_tiles_that_are_done(serving, photo, monkeypatch):

@@ -1,9 +1,12 @@
 """What clients of the page's server may do without the page: one endpoint, with its limits, and no file or address."""
 
 import json
+import socket
+import time
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -157,6 +160,47 @@ def test_uploads_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) ->
     assert chunked.status_code == 411
     for left in served.files():  # `Visits.sweep` removes what broke off
         left.unlink()
+
+
+def test_uploads_under_way_take_their_space_at_once(served: Served) -> None:
+    place = urlsplit(served.url)
+    length = 6 << 20  # of 10 MB that there may be
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+    lines = f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+    with socket.create_connection((place.hostname, place.port), 10) as first:
+        first.sendall(lines.encode())
+        first.settimeout(0.3)
+        with pytest.raises(TimeoutError):  # it is taken
+            first.recv(10)
+        with socket.create_connection((place.hostname, place.port), 10) as second:
+            second.sendall(lines.encode())
+            assert second.recv(100).startswith(b"HTTP/1.1 507")
+
+    def taken_again() -> bool:
+        with socket.create_connection((place.hostname, place.port), 10) as third:
+            third.sendall(lines.encode())
+            third.settimeout(0.3)
+            try:
+                return not third.recv(100).startswith(b"HTTP/1.1 507")
+            except TimeoutError:
+                return True
+
+    served.until(taken_again, "the first one's space is free")
+    for left in served.files():
+        left.unlink()
+
+
+def test_who_breaks_off_is_no_error_of_the_server(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    place = urlsplit(served.url)
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    with socket.create_connection((place.hostname, place.port), 10) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b".encode())
+        time.sleep(0.2)
+    over = httpx.get(f"{served.url}/gradio_api/queue/data", params={"session_hash": "over"})
+    assert "session_not_found" in over.text
+    assert httpx.get(f"{served.url}/config").status_code == 200
+    time.sleep(0.2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../../evil.jpg", "a\nb.jpg", "ü" * 150 + ".jpg", "con\0.jpg", '"><img src=x>.jpg'])

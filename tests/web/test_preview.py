@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dacesr.image import Picture, open_picture
+from dacesr.formats import FORMATS, ImageError
+from dacesr.image import Picture, open_picture, write
 from dacesr.tiling import TilePlan
 from dacesr.web.preview import COMPARED, Preview, compare, fitted
 
@@ -123,6 +124,17 @@ def test_before_and_after_have_the_size_of_the_result(tmp_path: Path) -> None:
     assert np.abs(before - eight(F.interpolate(small, (120, 200), mode="bicubic").clamp(0, 1))).mean() < 3
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_results_of_every_format_are_shown(tmp_path: Path, format: str) -> None:
+    small, large = soft(30, 50), soft(120, 200, seed=2)
+    result = tmp_path / f"b{FORMATS[format].extensions[0]}"
+    write(result, large)
+    picture = saved(tmp_path / "a.png", eight(small))
+    before, after = map(shown, compare(picture, result, tmp_path))
+    assert before.shape == after.shape == (120, 200, 3)
+    assert np.abs(after - eight(large)).mean() < (20 if format == "gif" else 6)  # which has 256 colours
+
+
 def test_large_results_are_reduced(tmp_path: Path) -> None:
     picture = saved(tmp_path / "a.png", eight(soft(40, 800)))
     saved(tmp_path / "b.png", eight(soft(200, 4000)))
@@ -134,5 +146,5 @@ def test_large_results_are_reduced(tmp_path: Path) -> None:
 def test_what_cannot_be_shown_is_an_error(tmp_path: Path) -> None:
     picture = saved(tmp_path / "a.png", np.zeros((20, 20, 3), np.uint8))
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(OSError, match=r"b\.png cannot be shown"):
+    with pytest.raises(ImageError, match=r"b\.png is not a picture"):
         compare(picture, tmp_path / "b.png", tmp_path)

@@ -228,6 +228,19 @@ def test_the_advice_can_be_followed(enter: Enter) -> None:
     assert page.tab.get_by_label("Model").input_value() == "dacesr-light"
 
 
+def contrast(page: Opened, selector: str) -> float:
+    """Of a text and the page behind it, as WCAG 2 reckons it."""
+    colours = page.tab.evaluate(
+        "s => [getComputedStyle(document.querySelector(s)).color, getComputedStyle(document.body).backgroundColor]",
+        selector,
+    )
+    light = sorted(
+        float(np.dot((0.2126, 0.7152, 0.0722), (np.array(re.findall(r"\d+", colour)[:3], float) / 255) ** 2.2))
+        for colour in colours
+    )
+    return (light[1] + 0.05) / (light[0] + 0.05)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(enter: Enter, scheme: str, tmp_path: Path) -> None:
     page = enter(width=390, height=844, is_mobile=True, has_touch=True, color_scheme=scheme)
@@ -239,6 +252,7 @@ def test_it_fits_a_phone(enter: Enter, scheme: str, tmp_path: Path) -> None:
     for part in ("#pictures", "#start", "#slider", "#downloads", "#summary"):
         box: Any = page.tab.locator(part).bounding_box()
         assert 0 <= box["x"] < box["x"] + box["width"] <= 390, part
+    assert contrast(page, ".top p") > 4.5
     page.picture(f"phone-{scheme}")
 
 

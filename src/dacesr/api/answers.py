@@ -48,7 +48,6 @@ MEANINGS = {
 
 RETRY_SECONDS = 5  # after which a client that was refused for want of room may ask again
 CHUNK = 1 << 18  # bytes of a result that are read and sent at a time
-STALLED_SECONDS = 60  # after which a client that takes no chunk is given up
 
 MIME_TYPES = {
     "png": "image/png",
@@ -124,9 +123,8 @@ class PictureResponse(Response):
             while more and not gone.done():
                 chunk = await run_in_threadpool(self._file.read, CHUNK)
                 more = bool(chunk)
-                async with asyncio.timeout(STALLED_SECONDS):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": more})
-        except (OSError, TimeoutError):  # it left, or takes nothing
+                await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        except OSError:  # it left
             return
         finally:
             gone.cancel()

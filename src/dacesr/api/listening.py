@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 20  # that a client may take to ask
+STALLED_SECONDS = 60  # after which a client that takes nothing of its answer is hung up on
 LAST_SECONDS = 2  # that answers may take to leave once the server ends
 MOST_CONNECTIONS = 512
 
@@ -114,9 +115,10 @@ class Listener(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Closes connections whose client takes too long to ask, or goes on sending after it was answered."""
+    """Closes connections whose client takes too long to ask, takes no answer, or goes on sending after it."""
 
     _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -126,8 +128,17 @@ class _Protocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(STALLED_SECONDS, self.transport.abort)  # closing would wait for the client
+
+    def resume_writing(self) -> None:
+        self._flow_on()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
+        self._flow_on()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -144,6 +155,11 @@ class _Protocol(H11Protocol):
             self._rest()
         elif self._late is None:
             self._late = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _flow_on(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _rest(self) -> None:
         if self._late is not None:

@@ -125,7 +125,8 @@ class PortableExtractor(nn.Module):
         for side in self.sides:
             rows, columns = (_antialiased(length, side).to(image) for length in image.shape[2:])
             image = rows @ image @ columns.mT
-        return self.tagger(normalise(image))
+        tokens, logits = self.tagger(normalise(image))
+        return tokens, logits  # a program of torch.export knows no other tuples
 
 
 def _antialiased(source: int, target: int) -> Tensor:

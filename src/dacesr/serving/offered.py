@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from dacesr.batch import Sentences
 from dacesr.engine import Precision
 from dacesr.inference import Upscaler
+from dacesr.making import Sentences
 from dacesr.serving.wishes import Refusal
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from dacesr.batch import use_threads
 from dacesr.engine import Precision
 from dacesr.formats import FORMATS, ImageError, TooManyPixels, check_size
 from dacesr.image import Picture, open_picture
@@ -73,7 +74,7 @@ class Service:
         self.capacity = workers + self.limits.waiting
         self.rooms = Rooms()
         share = max(1, torch.get_num_threads() // workers)
-        self._pool = ThreadPoolExecutor(workers, "upscale", initializer=torch.set_num_threads, initargs=(share,))
+        self._pool = ThreadPoolExecutor(workers, "upscale", initializer=use_threads, initargs=(share,))
 
     def upscaler(self, model: str | None) -> Upscaler:
         """A model.

@@ -45,6 +45,7 @@ class Gate:
         except RuntimeError as error:
             if not isinstance(error.__cause__, HTTPException):  # such as events of a session that is over
                 raise
+            await send({"type": "http.response.body"})
         finally:
             self._arriving.discard(arriving)
             if answer is None and (session := _HEARTBEAT.fullmatch(scope.get("path", ""))):

@@ -114,6 +114,7 @@ def theme() -> Base:
         button_primary_background_fill_hover="#115e59",
         button_primary_background_fill_dark="#0f766e",
         button_primary_text_color="white",
+        body_text_color_subdued="*neutral_500",  # gradio's own is too pale to be read
         block_border_width="1px",
         block_shadow="none",
     )
