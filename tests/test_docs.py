@@ -89,6 +89,7 @@ NEEDS = {  # words of commands of dacesr that are parsed only, and why
     "upscayl-lite-4x.param": "a file of ncnn's",
     "lite-severity.json": "the command before it is not run",
     "dacesr.onnx": "the command before it is not run",
+    "s3://bucket/album": "it needs a bucket",
 }
 
 QUICKER = {  # what is added to commands that would take long; of several values the last holds

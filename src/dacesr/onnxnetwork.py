@@ -154,7 +154,7 @@ def load_onnx(path: Path, kinds: Mapping[str, type[NetworkConfig]]) -> OnnxNetwo
 
 def _foreign(file: OnnxFile) -> OnnxNetwork:
     """A network of others, whose scale is found by showing it a grey picture."""
-    net = OnnxNetwork(file, OnnxConfig())
+    net = OnnxNetwork(file, OnnxConfig(scale=1))  # until it is known
     height, width = net.size or (PROBE, PROBE)
     try:
         output = net.picture(torch.full((1, 3, height, width), 0.5), 0, None, None)

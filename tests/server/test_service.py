@@ -211,7 +211,9 @@ def test_many_at_once_are_not_mixed_up(serving, photo, tiny):
         room = service.rooms.make()
         with room:
             outcome = service.submit(path, path.name, Wish(), room=room).future.result(60)
-            assert np.array_equal(pixels(outcome.path), expected[path])
+            found = pixels(outcome.path)
+            assert found.shape == expected[path].shape
+            assert np.abs(found.astype(int) - expected[path]).max() <= 1  # workers share threads, which sum otherwise
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(one, range(40)))
