@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dacesr import Upscaler
@@ -198,6 +199,7 @@ def test_a_result_that_cannot_be_written_tells_no_path(serving, photo, caplog):
 
 
 def test_many_at_once_are_not_mixed_up(serving, photo, tiny):
+    torch.set_num_threads(1)  # as the workers have: sums of more are rounded otherwise
     up = Upscaler.load(tiny)
     sources = [photo(f"{i}.png", (8 + 3 * i, 30 - 2 * i), seed=i) for i in range(10)]
     expected = {}
@@ -211,9 +213,7 @@ def test_many_at_once_are_not_mixed_up(serving, photo, tiny):
         room = service.rooms.make()
         with room:
             outcome = service.submit(path, path.name, Wish(), room=room).future.result(60)
-            found = pixels(outcome.path)
-            assert found.shape == expected[path].shape
-            assert np.abs(found.astype(int) - expected[path]).max() <= 1  # workers share threads, which sum otherwise
+            assert np.array_equal(pixels(outcome.path), expected[path])
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(one, range(40)))
