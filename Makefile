@@ -24,7 +24,7 @@ sheets: .venv/.installed
 	$(BIN)/python examples/sheets.py "$(FOLDER)" -n "$(MODEL)" -o out/sheets
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

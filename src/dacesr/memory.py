@@ -44,7 +44,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     signs = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "std::bad_alloc")
-    signs += ("ALLOC_FAILED", "can't start new thread")  # of cuBLAS and cuDNN; of Python, which lacks a stack
+    signs += ("ALLOC_FAILED",)  # of cuBLAS and cuDNN
+    signs += ("could not create a primitive", "can't start new thread")  # of oneDNN; of Python, which lacks a stack
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
