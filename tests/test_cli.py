@@ -76,6 +76,13 @@ def test_any_output_size(bilinear_file, tmp_path, flags, size):
     assert loaded(tmp_path / "b.png").size == size
 
 
+def test_a_side_that_no_file_can_have_is_refused(bilinear_file, tmp_path):
+    result = upscale(bilinear_file, photo(tmp_path / "a.png"), "-o", tmp_path / "b.png", "--width", "100000000")
+    assert result.exit_code == 1
+    assert "a.png: the result would be 100000000 x 66666667 pixels, and a side has 10,000,000 at most" in result.stderr
+    assert not (tmp_path / "b.png").exists()
+
+
 def test_failures_are_named_and_the_others_written(bilinear_file, tmp_path):
     good, text = photo(tmp_path / "good.png"), tmp_path / "text.png"
     text.write_text("this is no picture\n")

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from dacesr.formats import FORMATS, format_of
 
 STREAM = "-"  # standard input or standard output
+LONGEST_SIDE = 10_000_000  # pixels, of libvips
 EXTENSIONS = frozenset(extension for format in FORMATS.values() for extension in format.extensions)
 
 
@@ -253,6 +254,9 @@ def output_size(
         scale: Times the picture's size.
         width: Of the result; the height follows.
         height: Of the result; the width follows.
+
+    Raises:
+        ValueError: A side is longer than `LONGEST_SIDE`.
     """
     if width:
         factor = width / size[0]
@@ -261,4 +265,7 @@ def output_size(
     else:
         factor = scale or native
     across, down = (max(1, round(side * factor)) for side in size)
-    return width or across, height or down
+    across, down = width or across, height or down
+    if max(across, down) > LONGEST_SIDE:
+        raise ValueError(f"the result would be {across} x {down} pixels, and a side has {LONGEST_SIDE:,} at most")
+    return across, down

@@ -145,7 +145,10 @@ class Maker:
         """
         options, native = self._options, self.upscaler.scale
         picture = open_picture(source, name=name, max_pixels=options.max_pixels)
-        size = options.size_of(picture, native)
+        try:
+            size = options.size_of(picture, native)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         target, format = target_format(job, picture.format)
         result.input_size = (picture.width, picture.height)
         condition = self.upscaler.condition(picture)

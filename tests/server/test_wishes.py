@@ -1,5 +1,7 @@
 """What strangers may ask for, read from text."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dacesr.serving.wishes import REFUSALS, Limits, Refusal, Wish
@@ -48,3 +50,11 @@ def test_a_limit_is_positive():
         Limits(waiting=0)
     with pytest.raises(ValueError, match="seconds must be positive"):
         Limits(seconds=float("nan"))
+
+
+def test_a_side_that_no_file_can_have_is_refused():
+    narrow = SimpleNamespace(width=1, height=20)
+    assert Wish(width=1000).size_of(narrow, 4) == (1000, 20_000)  # type: ignore[arg-type]
+    with pytest.raises(Refusal, match="1000000 x 20000000 pixels") as refusal:
+        Wish(width=10**6).size_of(narrow, 4)  # type: ignore[arg-type]
+    assert refusal.value.code == "too_many_pixels"

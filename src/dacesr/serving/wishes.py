@@ -121,9 +121,16 @@ class Wish:
         return None if self.format is None else "." + self.format.lower().lstrip(".")
 
     def size_of(self, picture: Picture, native: int) -> tuple[int, int]:
-        """Size (width, height) of the result, made by a network of scale `native`."""
+        """Size (width, height) of the result, made by a network of scale `native`.
+
+        Raises:
+            Refusal: No file could hold it.
+        """
         own = picture.width, picture.height
-        return output_size(own, native, scale=self.scale, width=self.width, height=self.height)
+        try:
+            return output_size(own, native, scale=self.scale, width=self.width, height=self.height)
+        except ValueError as error:
+            raise Refusal("too_many_pixels", str(error)) from error
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> "Wish":
