@@ -8,6 +8,9 @@ from typing import Any
 
 from dacesr.serving.service import Service
 
+_SHOWN = "(name => document.querySelector(name)?.checkVisibility() ?? false)"
+_SUMMARY = f"() => {_SHOWN}('#summary .says') ? document.querySelector('#summary .says').innerText : ''"
+
 
 class Served:
     """A page that answers at `url`, from `service`; `folder` holds all files that clients send and get."""
@@ -49,13 +52,15 @@ class Opened:
         self.tab.wait_for_selector(f"#pictures [aria-label='{paths[-1].name}']")
 
     def upscale(self) -> None:
-        """Press the button and wait for the end."""
+        """Press the button and wait for the end, which may come before anything in between is drawn."""
+        before = self.tab.evaluate(f"({_SUMMARY})()")
         self.tab.click("#start")
-        self.tab.wait_for_selector("#stop")
-        self.finish()
+        self.finish(before)
 
-    def finish(self) -> None:
-        self.tab.wait_for_selector("#start", timeout=30_000)
+    def finish(self, before: str = "") -> None:
+        """Wait for the end of work, whose summary is another than the one before."""
+        ended = f"before => {_SHOWN}('#start') && !{_SHOWN}('#stop') && ![before, ''].includes(({_SUMMARY})())"
+        self.tab.wait_for_function(ended, arg=before, timeout=30_000)
 
     def download(self, place: int, folder: Path) -> Path:
         """Fetch a result as a person does."""

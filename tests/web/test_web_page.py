@@ -156,7 +156,7 @@ def test_size_format_and_metadata_are_as_wished(enter: Enter, tmp_path: Path) ->
 
 def test_stop_stops_at_the_next_tile(enter: Enter, served: Served, slowly: None, tmp_path: Path) -> None:
     page = enter()
-    page.send(drawn(tmp_path / "a.png"), drawn(tmp_path / "b.png", seed=3))
+    page.send(drawn(tmp_path / "a.png", times=24), drawn(tmp_path / "b.png", seed=3))
     page.tab.click("#start")
     page.tab.wait_for_selector("#stop")
     served.until(lambda: served.service.load() == (1, 0), "it is at work")

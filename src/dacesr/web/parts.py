@@ -246,6 +246,7 @@ class Parts:
             self.stop: gr.update(visible=False),
             self.progress: gr.update(visible=False),
             self.growing: gr.update(value=looks.EMPTY, visible=not results),
+            self.failures: gr.update(value=looks.failures(failed), visible=bool(failed)),
             **self._results(failed, request),
         }
         if results:
