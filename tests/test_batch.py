@@ -13,17 +13,7 @@ from dacesr.inference import Upscaler
 from dacesr.jobs import plan_jobs
 from dacesr.making import Maker, Options, Sentences, attempt
 
-OPTIONS = Options(
-    scale=None,
-    width=None,
-    height=None,
-    tile=32,
-    overlap=8,
-    quality=None,
-    strip_metadata=False,
-    skip_existing=False,
-    max_pixels=2**28,
-)
+OPTIONS = Options(tile=32, overlap=8)
 
 
 class Spy:

@@ -27,17 +27,7 @@ from dacesr import distributed  # noqa: E402  (needs Ray)
 from dacesr.distributed import lay_out, plan  # noqa: E402
 from dacesr.raywork import RETRIES, Layout, Worker  # noqa: E402
 
-OPTIONS = Options(
-    scale=None,
-    width=None,
-    height=None,
-    tile=32,
-    overlap=8,
-    quality=None,
-    strip_metadata=False,
-    skip_existing=False,
-    max_pixels=2**28,
-)
+OPTIONS = Options(tile=32, overlap=8)
 
 
 def noise(path, size=(24, 16), seed=0):

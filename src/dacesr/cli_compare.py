@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dacesr import completing
-from dacesr.cli_figures import Device, Output, Seed, called, name_files
+from dacesr.cli_figures import Output, Seed, called, name_files
+from dacesr.cli_options import Device
 from dacesr.failing import warn
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dacesr import completing
+from dacesr.cli_options import Device
 from dacesr.failing import fail, require, require_config, unwritable, warn
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ Baseline = Annotated[str | None, typer.Option(metavar="METHOD", help="Show the d
 Limit = Annotated[int | None, typer.Option(min=1, help="The first pictures of each set only.")]
 Seed = Annotated[int, typer.Option(help="Of the degradations.")]
 Scale = Annotated[int, typer.Option(min=1, max=8, help="Times that all methods enlarge.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)]
 Tile = Annotated[int, typer.Option(min=0, help="Input pixels a side; 0: whole pictures, as in papers.")]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw PSNR against LPIPS.")]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop and save after so long; the same command goes on.")]

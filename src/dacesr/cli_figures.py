@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dacesr import completing
+from dacesr.cli_options import Device
 from dacesr.failing import fail, require, unwritable, warn
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ WindowText = Annotated[
 ]
 Side = Annotated[int, typer.Option(min=0, help="Input pixels a side around the window; 0: the whole picture.")]
 Seed = Annotated[int, typer.Option(help="Of the degradations.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)]
 
 
 @contextmanager

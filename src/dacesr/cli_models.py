@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dacesr import completing
+from dacesr.cli_options import ExtractorName, Strength
 from dacesr.failing import fail
 
 _ABOUT = """List, inspect, convert and export weights.
@@ -129,17 +130,8 @@ def export(
         typer.Option("-t", "--tile", min=1, metavar="N", help="For N x N pixels only; torch: 128 unless given."),
     ] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="For pictures of any size, as without --tile.")] = False,
-    strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
-    ] = None,
-    extractor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="What sees pictures for the model; its file's own.",
-            autocompletion=completing.extractors,
-        ),
-    ] = None,
+    strength: Strength = None,
+    extractor: ExtractorName = None,
 ) -> None:
     """Write a network for other runtimes: it is run and compared with PyTorch before the file is kept.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dacesr import completing
+from dacesr.cli_options import Device
 from dacesr.cli_upscale import PrecisionName
 from dacesr.failing import fail, require, warn
 
@@ -51,9 +52,7 @@ def serve(
         int, typer.Option(min=1, help="Of a picture; a result may have 16 times as many.")
     ] = 24_000_000,
     max_seconds: Annotated[float, typer.Option(min=1, help="That one picture may take.")] = 600,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Of the arithmetic.")] = PrecisionName.auto,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The web page, or the HTTP API alone.")] = True,

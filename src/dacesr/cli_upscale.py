@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dacesr import completing
+from dacesr.cli_options import Device, ExtractorName, Strength
 from dacesr.failing import fail, require, warn
 
 if TYPE_CHECKING:
@@ -48,21 +49,10 @@ def upscale(
         str, typer.Option("-t", "--tile", metavar="auto|0|N", help="Tile in input pixels; 0: none.")
     ] = "auto",
     overlap: Annotated[int, typer.Option(min=0, help="Input pixels that neighbouring tiles share.")] = 32,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", autocompletion=completing.devices)
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[PrecisionName, typer.Option(help="Of the arithmetic.")] = PrecisionName.auto,
-    strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="0 faithful to 1 crisp, where the model has both.")
-    ] = None,
-    extractor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="What sees pictures for the model; its file's own.",
-            autocompletion=completing.extractors,
-        ),
-    ] = None,
+    strength: Strength = None,
+    extractor: ExtractorName = None,
     tags: Annotated[bool, typer.Option("--tags", help="Tell what is seen in each picture.")] = False,
     suffix: Annotated[str, typer.Option(help="Added to the names of outputs in a folder.")] = "_x4",
     ext: Annotated[

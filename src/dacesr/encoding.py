@@ -199,12 +199,11 @@ def _remove_stale(place: Path) -> None:
     pattern = re.compile(re.escape(_part_prefix(place)) + r"(\d+)-\d+\.part")
     for entry in os.scandir(place.parent):
         found = pattern.fullmatch(entry.name)
-        if found and time.time() - entry.stat().st_mtime > STALE_AFTER and not is_running(int(found[1])):
+        if found and time.time() - entry.stat().st_mtime > STALE_AFTER and not _is_running(int(found[1])):
             Path(entry.path).unlink(missing_ok=True)
 
 
-def is_running(pid: int) -> bool:
-    """Whether there is a process of that number (POSIX)."""
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -13,24 +13,25 @@ from dacesr.checkpoint import load_extractor
 from dacesr.conditioning import condition_of, tags_in
 from dacesr.engine import Precision
 from dacesr.image import Picture, open_picture
-from dacesr.inference import UpscaleError, Upscaler
+from dacesr.inference import OVERLAP, UpscaleError, Upscaler
 from dacesr.jobs import Job, output_size, target_format
 from dacesr.nets.extractor import Extractor
+from dacesr.picture import MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class Options:
     """What holds for every picture; at most one of `scale`, `width`, `height` is given."""
 
-    scale: float | None
-    width: int | None
-    height: int | None
-    tile: int | str
-    overlap: int
-    quality: int | None
-    strip_metadata: bool
-    skip_existing: bool
-    max_pixels: int
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    tile: int | str = "auto"
+    overlap: int = OVERLAP
+    quality: int | None = None
+    strip_metadata: bool = False
+    skip_existing: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def size_of(self, picture: Picture, native: int) -> tuple[int, int] | None:
         """Final (width, height), in proportion; None where it is what a network of scale `native` gives."""

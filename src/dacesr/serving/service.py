@@ -102,7 +102,7 @@ class Service:
         if wish.strength is not None and upscaler.strength is None:
             model = self._offered.name(wish.model)
             raise Refusal("bad_request", f"the model {model} has one set of weights, so it takes no strength")
-        picture = self._open(source, shown)
+        picture = self.open(source, shown)
         target, format = target_format(Job(Path(shown), room.path / "result", wish.ending), picture.format)
         assert target is not None  # the job has one
         self._check_result(wish.size_of(picture, upscaler.scale), format, shown)
@@ -156,7 +156,7 @@ class Service:
         Raises:
             Refusal: It cannot be read, is too large, or too small to recognise anything.
         """
-        self._open(source, safe_name(name))
+        self.open(source, safe_name(name))
         with self._seeing:
             if self._inspector is None:
                 self._inspector = Inspector.load()
@@ -197,7 +197,16 @@ class Service:
         except ImageError as error:
             raise Refusal("too_many_pixels", f"{error}; choose another format") from error
 
-    def _open(self, source: Path, name: str) -> Picture:
+    def open(self, source: Path, name: str) -> Picture:
+        """Open a picture that somebody sent.
+
+        Args:
+            source: Its file.
+            name: From `safe_name`.
+
+        Raises:
+            Refusal: It cannot be read, or is too large.
+        """
         try:
             return open_picture(source, name=name, max_pixels=self.limits.pixels)
         except TooManyPixels as error:
@@ -237,7 +246,7 @@ class Service:
         self._offered.warnings.take()  # what a ticket that failed left
         self._check(ticket, began)
         upscaler = self.upscaler(wish.model)
-        picture = self._open(ticket.source, ticket.name)
+        picture = self.open(ticket.source, ticket.name)
         size = wish.size_of(picture, upscaler.scale)
 
         def advance(done: int, total: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dacesr.formats import ImageError, TooManyPixels
+from dacesr.formats import ImageError
 from dacesr.image import open_picture
 from dacesr.serving.rooms import Room, safe_name
 from dacesr.serving.service import Service
@@ -144,12 +144,9 @@ def _prepare(service: Service, source: Path, name: str, wish: Wish) -> Preview:
         Refusal: It cannot be decoded or is too large, or there is no such model.
     """
     scale = service.upscaler(wish.model).scale
+    picture = service.open(source, name)
     try:
-        picture = open_picture(source, name=name, max_pixels=service.limits.pixels)
         return Preview(picture, wish.size_of(picture, scale))
-    except TooManyPixels as error:
-        most = f"{service.limits.pixels / 1e6:g} million"
-        raise Refusal("too_many_pixels", f"{name} has more than the {most} pixels allowed") from error
     except ImageError as error:
         raise Refusal("bad_picture", str(error)) from error
 
